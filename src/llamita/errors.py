@@ -1,0 +1,40 @@
+"""The one exception tree: everything that llamita raises at a user's mistake is a LlamitaError with a one-line message.
+
+The command line prints that line and exits with 1; a traceback only appears with --debug. Bugs of our own stay ordinary
+Python exceptions. Imported by everybody, imports nobody.
+"""
+
+from os import PathLike, fspath
+
+
+class LlamitaError(Exception):
+    """A mistake in what the user gave us; str(error) is one line: what was found, what was expected, what to do."""
+
+
+class ModelFileError(LlamitaError):
+    """A file that is not what it claims to be.
+
+    path: the file; field: which part of it; found, expected: both values, as text; remedy: what to do, if anything can be done.
+    """
+
+    def __init__(self, path: str | PathLike[str], field: str, found: object, expected: object, remedy: str = "") -> None:
+        self.path, self.field, self.found, self.expected, self.remedy = fspath(path), field, found, expected, remedy
+        line = f"{self.path}: {field}: found {found}, expected {expected}"
+        super().__init__(one_line(f"{line}; {remedy}" if remedy else line))
+
+
+class ModelError(LlamitaError):
+    """A model whose parts do not fit each other: config against tensors, tokenizer against vocabulary."""
+
+
+class TokenizerError(LlamitaError):
+    """A text or an id that the tokenizer cannot hold."""
+
+
+class SettingError(LlamitaError):
+    """A setting outside its range, such as a negative temperature, or a prompt longer than the context."""
+
+
+def one_line(text: str) -> str:
+    """Escape line ends and other control characters, which may come from a hostile file."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,110 @@
+"""Model: a config, its canonical tensors and perhaps a tokenizer. What formats/ read and write and the engine runs.
+
+Legend of shape letters, used in every comment of this project:
+    B batch   T tokens   D width   H query heads   G key/value heads   K head size   F mlp width   V vocabulary   L layers
+Weights are (out, in), row-major. RoPE pairs are neighbours (0, 1), (2, 3), ... as in Meta's and llama2.c's files.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from llamita.config import ModelConfig
+from llamita.errors import ModelError
+from llamita.quant import Tensor, convert
+
+LAYER_MATRICES = ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.gate", "mlp.up", "mlp.down")
+
+
+class Vocabulary(Protocol):
+    """All that a Model asks of its tokenizer; see tokenizer/ for the rest."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One Llama in memory: config, canonical tensors by name, tokenizer (None where no tokenizer was found)."""
+
+    config: ModelConfig
+    tensors: dict[str, Tensor]
+    tokenizer: Vocabulary | None = None
+    name: str = "model"  # for messages: the file it came from
+    source_format: str = "memory"  # such as "llama2.c v2"
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all stored tensors."""
+        return sum(tensor.n_bytes for tensor in self.tensors.values())
+
+    @property
+    def head(self) -> Tensor:
+        """The classifier (V, D): the embedding itself when the two are tied."""
+        return self.tensors["embedding" if self.config.tied_embedding else "head"]
+
+    def validate(self) -> "Model":
+        """Return the model; raise ModelError unless config, tensor names, shapes and tokenizer fit each other."""
+        self.config.validate()
+        expected = tensor_shapes(self.config)
+        if missing := sorted(set(expected) - set(self.tensors)):
+            raise ModelError(f"{self.name}: tensors: {missing[0]} is missing ({len(missing)} in all)")
+        if extra := sorted(set(self.tensors) - set(expected)):
+            raise ModelError(f"{self.name}: tensors: {extra[0]} is not part of a Llama ({len(extra)} such tensors)")
+        for name, shape in expected.items():
+            if self.tensors[name].shape != shape:
+                raise ModelError(f"{self.name}: tensor {name}: found shape {self.tensors[name].shape}, expected {shape}")
+        check_tokenizer_fits(self)
+        return self
+
+
+def check_tokenizer_fits(model: Model) -> None:
+    """Raise ModelError when a tokenizer of another vocabulary came with the model: its text would be gibberish."""
+    tokenizer, vocab_size = model.tokenizer, model.config.vocab_size
+    if tokenizer is not None and tokenizer.vocab_size != vocab_size:
+        raise ModelError(
+            f"{model.name}: the tokenizer has {tokenizer.vocab_size} tokens, the model {vocab_size}; name the right one with -z"
+        )
+
+
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> shape of every tensor, in the order of the forward pass."""
+    width, query, kv, mlp = config.width, config.query_width, config.kv_width, config.mlp_width
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (config.vocab_size, width)}
+    for i in range(config.n_layers):
+        shapes |= {
+            f"layers.{i}.attention_norm": (width,),
+            f"layers.{i}.attention.query": (query, width),
+            f"layers.{i}.attention.key": (kv, width),
+            f"layers.{i}.attention.value": (kv, width),
+            f"layers.{i}.attention.output": (width, query),
+            f"layers.{i}.mlp_norm": (width,),
+            f"layers.{i}.mlp.gate": (mlp, width),
+            f"layers.{i}.mlp.up": (mlp, width),
+            f"layers.{i}.mlp.down": (width, mlp),
+        }
+    shapes["norm"] = (width,)
+    if not config.tied_embedding:
+        shapes["head"] = (config.vocab_size, width)
+    return shapes
+
+
+def random_model(config: ModelConfig, dtype: str = "f32", group: int = 64, seed: int = 0) -> Model:
+    """A model of random weights that keep activations near 1: for tests and benchmarks. Matrices in `dtype`, norms float32."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        if len(shape) == 1:
+            tensors[name] = Tensor.from_array(rng.uniform(0.5, 1.5, shape).astype(np.float32))
+            continue
+        deviation = 1.0 if name in ("embedding", "head") else shape[1] ** -0.5
+        weights = rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
+        tensors[name] = convert(Tensor.from_array(weights), dtype, group)
+    return Model(config, tensors, name=f"random {dtype}")
+
+
+def with_dtype(model: Model, dtype: str, group: int = 64) -> Model:
+    """The model with its matrices in another dtype; norms stay float32."""
+    tensors = {name: convert(t, dtype, group) if len(t.shape) == 2 else t for name, t in model.tensors.items()}
+    return replace(model, tensors=tensors)

@@ -1,0 +1,33 @@
+"""Text to token ids and back: llama2.c's tokenizer.bin and sentencepiece's tokenizer.model. Knows no model.
+
+Every tokenizer satisfies the protocol below. Decoding one token at a time goes through a TextDecoder (tokenizer/decoder.py),
+which holds back bytes until they make a whole character.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class Tokenizer(Protocol):
+    """What every stage may ask of a tokenizer. bos_id and eos_id are -1 where the vocabulary has none."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def bos_id(self) -> int: ...
+
+    @property
+    def eos_id(self) -> int: ...
+
+    def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
+        """The ids of a text; special tokens written out in the text are ordinary text."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, special tokens left out; bytes that make no character become U+FFFD."""
+        ...
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        """What one token adds to a text in the middle of a line: UTF-8, possibly a part of a character; b"" for special tokens."""
+        ...
