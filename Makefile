@@ -1,0 +1,45 @@
+# The developer's commands. Each makes the environment it needs in .venv; repeating one costs no time.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test check lint docs bench wheel clean
+
+run: $(VENV)/installed  ## tell a story with the bundled model
+	@$(BIN)/llamita run -i "Once upon a time" -t 0.8 -n 0
+
+test: $(VENV)/developed  ## all tests
+	@$(BIN)/python -m pytest
+
+check: lint test  ## what CI runs; the import rules are tests/test_architecture.py
+
+lint: $(VENV)/developed  ## style, types, and docs that match --help
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/python tools/write_cli_reference.py --check
+
+docs: $(VENV)/developed  ## write docs/cli.md again from --help
+	$(BIN)/python tools/write_cli_reference.py
+
+bench: $(VENV)/developed  ## measure this machine
+	@$(BIN)/llamita bench
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"  # the first that knows dependency groups
+
+$(VENV)/installed: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+wheel: $(VENV)/developed  ## build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist .
+
+$(VENV)/developed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
