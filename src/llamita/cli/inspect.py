@@ -1,0 +1,130 @@
+"""`llamita inspect`: what a model file holds and what it costs to run, from its header and the shapes that follow from it.
+
+The file is mapped, and no weight is read.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from llamita.cli import debug_option
+from llamita.cli.screen import print_table
+
+if TYPE_CHECKING:
+    from llamita.config import ModelConfig
+    from llamita.model import Model
+
+STORED_AS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "int8"}
+
+
+@click.command("inspect", context_settings={"show_default": True})
+@click.argument("model")
+@click.option(
+    "--context", type=click.IntRange(min=1), default=None, help="Tokens to make room for; else as the model was trained."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@debug_option
+def command(model: str, context: int | None, as_json: bool) -> None:
+    """Show what MODEL holds: shapes, parameters, bytes, memory. No weight is read."""
+    from llamita.formats import read
+    from llamita.language_model import find_model
+    from llamita.simd.isa import detect_isa
+
+    opened = read(find_model(model))
+    facts = describe(opened, context or opened.config.context) | {"instruction_set": detect_isa()}
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        show(facts)
+
+
+def describe(model: "Model", context: int) -> dict:
+    """Everything that inspect knows, as plain numbers and texts."""
+    return {
+        "path": model.name,
+        "format": model.source_format,
+        "vocabulary": type(model.tokenizer).__name__ if model.tokenizer else None,
+        "config": model.config.to_dict(),
+        "parameters": model.config.n_parameters,
+        "tensors": shapes_of(model),
+        "file": sum_of_the_file(model),
+        "memory": memory_for(model.config, model.n_bytes, context),
+    }
+
+
+def shapes_of(model: "Model") -> list[dict]:
+    """One row per kind of tensor; those of all layers share one row, layers.*."""
+    rows: dict[str, dict] = {}
+    for name, tensor in model.tensors.items():
+        kind = re.sub(r"^layers\.\d+\.", "layers.*.", name)
+        empty = {
+            "name": kind,
+            "shape": list(tensor.shape),
+            "stored": tensor.dtype,
+            "group": tensor.group,
+            "count": 0,
+            "bytes": 0,
+        }
+        row = rows.setdefault(kind, empty)
+        row["count"] += 1
+        row["bytes"] += tensor.n_bytes
+    return list(rows.values())
+
+
+def sum_of_the_file(model: "Model") -> list[dict]:
+    """What the bytes of the file are, kind by kind: count times bytes each. The last row, the header, is what remains."""
+    counts: dict[tuple[str, int], int] = {}
+    for tensor in model.tensors.values():
+        kind = "norms" if len(tensor.shape) == 1 else "matrices"
+        key = f"{STORED_AS.get(tensor.dtype, tensor.dtype)} weights of {kind}", tensor.data.itemsize
+        counts[key] = counts.get(key, 0) + tensor.data.size
+        if tensor.scales is not None:
+            key = f"scales, one per {tensor.group} weights", tensor.scales.itemsize
+            counts[key] = counts.get(key, 0) + tensor.scales.size
+    if model.source_format == "llama2.c v0":
+        counts["RoPE tables, which readers skip", 4] = model.config.context * model.config.head_size
+    rows = [{"what": what, "count": count, "bytes_each": each, "bytes": count * each} for (what, each), count in counts.items()]
+    if Path(model.name).is_file():
+        remainder = Path(model.name).stat().st_size - sum(row["bytes"] for row in rows)
+        rows.append({"what": "header", "count": remainder, "bytes_each": 1, "bytes": remainder})
+    return rows
+
+
+def memory_for(config: "ModelConfig", weight_bytes: int, context: int) -> dict:
+    """Bytes to run the model: its weights, and a float32 key and value per layer, head and position."""
+    per_token = 2 * config.n_layers * config.kv_width * 4
+    return {
+        "context_tokens": context,
+        "weight_bytes": weight_bytes,
+        "kv_bytes_per_token": per_token,
+        "kv_bytes": context * per_token,
+        "bytes": weight_bytes + context * per_token,
+    }
+
+
+def show(facts: dict) -> None:
+    """Print what describe found as tables."""
+    config, memory = facts["config"], facts["memory"]
+    vocabulary = facts["vocabulary"] or "none found"
+    click.echo(f"{facts['path']}: {facts['format']}, {facts['parameters']:,} parameters, vocabulary: {vocabulary}")
+    print_table("Config", ("field", "value"), list(config.items()))
+    shapes = [
+        (row["name"], " x ".join(map(str, row["shape"])), row["count"], row["parameters"], row["stored"], row["bytes"])
+        for row in facts["tensors"]
+    ]
+    shapes.append(("together", "", "", facts["parameters"], "", sum(row["bytes"] for row in facts["tensors"])))
+    print_table("Tensors", ("name", "shape", "x times", "= parameters", "stored as", "bytes"), shapes)
+    sums = [(row["what"], row["count"], row["bytes_each"], row["bytes"]) for row in facts["file"]]
+    sums.append(("the file", "", "", sum(row["bytes"] for row in facts["file"])))
+    print_table("The file, byte by byte", ("what", "count", "x bytes", "= bytes"), sums)
+    rows = [
+        ("weights", memory["weight_bytes"]),
+        (f"keys and values: {memory['context_tokens']:,} tokens x {memory['kv_bytes_per_token']:,}", memory["kv_bytes"]),
+        ("together", memory["bytes"]),
+    ]
+    print_table(f"Memory to run it with a context of {memory['context_tokens']:,} tokens", ("what", "bytes"), rows)
+    click.echo(f"\nKernels on this machine: {facts['instruction_set']}")

@@ -1,0 +1,248 @@
+"""LanguageModel: text in, text out. Stands between tokenizer and engine, and is what `llamita.load` returns.
+
+It knows neither files (formats/ reads them) nor how numbers are computed (engine/ does); the command line and the server are
+built on it.
+"""
+
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TypedDict, Unpack, cast
+
+import numpy as np
+
+from llamita.config import ModelConfig
+from llamita.engine import Engine, Sampling
+from llamita.errors import ModelError, SettingError
+from llamita.formats import read
+from llamita.model import Model
+from llamita.tokenizer import Tokenizer
+from llamita.tokenizer.decoder import TextDecoder
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How the next token is drawn; the defaults are those of engine.Sampling."""
+
+    temperature: float  # 0 takes the likeliest
+    top_p: float  # only the likeliest that make up this share; 0 or 1: all
+    top_k: int  # only the k likeliest; 0: all
+    min_p: float  # only those with this share of the likeliest's probability; 0: all
+    repetition_penalty: float  # divides the scores of recent tokens; 1: off
+    repetition_window: int  # how many tokens are recent
+    logit_bias: Mapping[int, float]  # added to the scores of these ids
+
+
+class LanguageModel:
+    """A Llama and its tokenizer, ready to go on with any text.
+
+    n_sequences is how many texts are told at once by generate_many. Raises ModelError when the model has no tokenizer.
+
+    >>> with load("stories") as model:
+    ...     print(model.generate("Once upon a time", n_tokens=16, temperature=0))  # doctest: +SKIP
+    , there was a little girl named Lily.
+    """
+
+    def __init__(self, model: Model, n_threads: int | None = None, context: int | None = None, n_sequences: int = 1) -> None:
+        if model.tokenizer is None:
+            raise ModelError(f"{model.name}: found no tokenizer beside the model; name one (-z, or tokenizer= in Python)")
+        self.tokenizer = cast(Tokenizer, model.tokenizer)
+        self.config: ModelConfig = model.config
+        self.engine = Engine(model, n_threads=n_threads, context=context, n_slots=n_sequences)
+
+    def stream(
+        self, prompt: str = "", n_tokens: int = 256, *, seed: int | None = None, stop: str | Collection[str] = (),
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[str]:  # fmt: skip
+        """Yield the text that follows the prompt, piece by piece, in whole characters.
+
+        It ends after n_tokens tokens, at the end of the context, where the model ends it (BOS, EOS), or before one of the texts
+        in `stop`. The same seed tells the same text; without one each call differs. Raises SettingError for a setting out of
+        range and for a prompt that does not fit the context.
+        """
+        ids = self.tokenizer.encode(prompt, bos=True)
+        pieces = self.continue_ids(ids, n_tokens, sampling_of(seed, options), stop)
+        return (piece for piece in pieces if piece)
+
+    def generate(
+        self, prompt: str = "", n_tokens: int = 256, *, seed: int | None = None, stop: str | Collection[str] = (),
+        **options: Unpack[SamplingOptions],
+    ) -> str:  # fmt: skip
+        """Return what stream yields, as one text."""
+        return self.generate_many(prompt, 1, n_tokens, seed=seed, stop=stop, **options)[0]
+
+    def generate_many(
+        self, prompt: str, n_samples: int, n_tokens: int = 256, *, seed: int | None = None, stop: str | Collection[str] = (),
+        **options: Unpack[SamplingOptions],
+    ) -> list[str]:  # fmt: skip
+        """Return n_samples texts, told as many at once as load's n_sequences: sample i is what generate gives with seed + i."""
+        ids = self.tokenizer.encode(prompt, bos=True)
+        return self.continue_many(ids, n_samples, n_tokens, sampling_of(seed, options), stop)
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        """Return the scores of every token after each of the ids: float32 (T, V)."""
+        return self.engine.logits(ids)
+
+    def continue_ids(
+        self, ids: list[int], n_tokens: int, sampling: Sampling, stop: str | Collection[str] = (),
+        stop_ids: Collection[int] | None = None,
+    ) -> Iterator[str]:  # fmt: skip
+        """Yield the text that follows ids, one piece per token: "" while a character or a stop text may still become whole.
+
+        stop_ids end the text unseen; without them BOS and EOS do.
+        """
+        stop_ids = self._stop_ids(stop_ids)
+        telling = Telling(self.tokenizer, ids, stop, stop_ids)
+        n_tokens = self._room(ids, n_tokens)
+        with self.engine.sequence(sampling) as sequence:
+            sequence.append(ids)
+            for _ in range(n_tokens):
+                piece = telling.take(sequence.next())
+                if telling.ended:
+                    break
+                yield piece
+        if rest := telling.finish():
+            yield rest
+
+    def continue_many(
+        self, ids: list[int], n_samples: int, n_tokens: int, sampling: Sampling, stop: str | Collection[str] = (),
+        stop_ids: Collection[int] | None = None,
+    ) -> list[str]:  # fmt: skip
+        """Return n_samples texts that follow ids, sample i drawn with the seed of `sampling` + i."""
+        stop_ids = self._stop_ids(stop_ids)
+        n_tokens = self._room(ids, n_tokens)
+        texts: list[str] = []
+        for first in range(0, n_samples, self.engine.n_slots):
+            seeds = range(first, min(first + self.engine.n_slots, n_samples))
+            samplings = [replace(sampling, seed=(sampling.seed + i) % (1 << 64)) for i in seeds]
+            tellings = [Telling(self.tokenizer, ids, stop, stop_ids) for _ in samplings]
+            self._tell_together(ids, n_tokens, samplings, tellings)
+            texts += [telling.text for telling in tellings]
+        return texts
+
+    def _tell_together(self, ids: list[int], n_tokens: int, samplings: list[Sampling], tellings: list["Telling"]) -> None:
+        """Run one sequence per telling, all in the same forward passes, until each has ended."""
+        with ExitStack() as stack:
+            sequences = [stack.enter_context(self.engine.sequence(sampling)) for sampling in samplings]
+            for sequence in sequences:
+                sequence.append(ids)
+            going = list(zip(sequences, tellings, strict=True))
+            for _ in range(n_tokens):
+                token_ids = self.engine.step([sequence for sequence, _ in going])
+                for token_id, (_, telling) in zip(token_ids, going, strict=True):
+                    telling.take(token_id)
+                going = [pair for pair in going if not pair[1].ended]
+                if not going:
+                    break
+        for telling in tellings:
+            telling.finish()
+
+    def _stop_ids(self, stop_ids: Collection[int] | None) -> Collection[int]:
+        return {self.tokenizer.bos_id, self.tokenizer.eos_id} if stop_ids is None else stop_ids
+
+    def _room(self, ids: list[int], n_tokens: int) -> int:
+        """How many of n_tokens fit behind ids; the last one takes no place in the cache."""
+        if n_tokens < 0:
+            raise SettingError(f"n_tokens: found {n_tokens}, expected 0 or more")
+        if len(ids) > self.engine.context:
+            raise SettingError(f"prompt: found {len(ids)} tokens, expected at most {self.engine.context}, the model's context")
+        return min(n_tokens, self.engine.context - len(ids) + 1)
+
+    def close(self) -> None:
+        """End the engine's threads and give its memory back."""
+        self.engine.close()
+
+    def __enter__(self) -> "LanguageModel":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class Telling:
+    """One text in the making: ids go in, text comes out as soon as it is certain. Knows no engine.
+
+    text: all that came out; ended: a stop id or a stop text was met, which is not part of the text.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_ids: list[int], stop: str | Collection[str], stop_ids: Collection[int]
+    ) -> None:
+        self._decoder = TextDecoder(tokenizer, previous_id=prompt_ids[-1])
+        self._stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
+        self._stop_ids = stop_ids
+        self._cut = False  # a stop text was met
+        self._held = ""  # may be the beginning of a stop text
+        self._certain: list[str] = []
+        self.ended = False
+
+    @property
+    def text(self) -> str:
+        """All that has become certain so far."""
+        return "".join(self._certain)
+
+    def take(self, token_id: int) -> str:
+        """Return the text that becomes certain with this id, perhaps ""; after a stop `ended` is true."""
+        if token_id in self._stop_ids:
+            self.ended = True
+            return ""
+        return self._release(self._decoder.feed(token_id))
+
+    def finish(self) -> str:
+        """Return what was held back; nothing follows."""
+        certain = self._release(self._decoder.flush())
+        self._certain.append(self._held)
+        certain, self._held = certain + self._held, ""
+        return certain
+
+    def _release(self, text: str) -> str:
+        """Return what of the held and the new text can be part of no stop text; hold the rest."""
+        if not self._stops or self._cut:
+            certain, self._held = ("" if self._cut else text), ""
+        else:
+            self._held += text
+            places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+            self._cut = self.ended = bool(places)
+            n_certain = min(places) if places else len(self._held) - self._n_doubtful()
+            certain, self._held = self._held[:n_certain], "" if self._cut else self._held[n_certain:]
+        self._certain.append(certain)
+        return certain
+
+    def _n_doubtful(self) -> int:
+        """Length of the longest end of the held text that begins a stop text."""
+        longest = min(len(self._held), max(map(len, self._stops)) - 1)
+        return next((n for n in range(longest, 0, -1) if any(stop.startswith(self._held[-n:]) for stop in self._stops)), 0)
+
+
+def sampling_of(seed: int | None, options: SamplingOptions) -> Sampling:
+    """The engine's Sampling for the options of a call; raises SettingError for one out of range."""
+    sampling = Sampling(seed=secrets.randbits(63) | 1 if seed is None else seed, **options)
+    sampling.validate()
+    return sampling
+
+
+def load(
+    path: str | PathLike[str] = "stories",
+    tokenizer: str | PathLike[str] | None = None,
+    n_threads: int | None = None,
+    context: int | None = None,
+    n_sequences: int = 1,
+) -> LanguageModel:
+    """Open a model: a file, a folder or the name of a bundled model.
+
+    tokenizer: its file, where none lies beside the model. n_threads: one per core when left out. context: tokens to make room
+    for, the model's own when left out. n_sequences: how many texts generate_many tells at once. Raises LlamitaError.
+    """
+    return LanguageModel(read(find_model(path), tokenizer), n_threads, context, n_sequences)
+
+
+def find_model(path: str | PathLike[str]) -> Path:
+    """The path of a model; a bundled name comes before a file of that name (write ./stories for the file)."""
+    bundled = BUNDLED / path
+    is_name = isinstance(path, str) and path == bundled.name
+    return bundled if is_name and bundled.is_dir() else Path(path)
