@@ -61,16 +61,10 @@ def shapes_of(model: "Model") -> list[dict]:
     rows: dict[str, dict] = {}
     for name, tensor in model.tensors.items():
         kind = re.sub(r"^layers\.\d+\.", "layers.*.", name)
-        empty = {
-            "name": kind,
-            "shape": list(tensor.shape),
-            "stored": tensor.dtype,
-            "group": tensor.group,
-            "count": 0,
-            "bytes": 0,
-        }
-        row = rows.setdefault(kind, empty)
+        empty = {"name": kind, "shape": list(tensor.shape), "stored": tensor.dtype, "group": tensor.group}
+        row = rows.setdefault(kind, empty | {"count": 0, "parameters": 0, "bytes": 0})
         row["count"] += 1
+        row["parameters"] += math.prod(tensor.shape)
         row["bytes"] += tensor.n_bytes
     return list(rows.values())
 
