@@ -1,7 +1,7 @@
-"""Text to token ids and back: llama2.c's tokenizer.bin and sentencepiece's tokenizer.model. Knows no model.
+"""Text to token ids and back: llama2.c's tokenizer.bin and sentencepiece's tokenizer.model. Knows no model and opens no file.
 
 Every tokenizer satisfies the protocol below. Decoding one token at a time goes through a TextDecoder (tokenizer/decoder.py),
-which holds back bytes until they make a whole character.
+which holds back bytes until they make a whole character. Files are opened in formats/; here their bytes are parsed.
 """
 
 from collections.abc import Iterable
@@ -20,6 +20,11 @@ class Tokenizer(Protocol):
     @property
     def eos_id(self) -> int: ...
 
+    @property
+    def adds_space(self) -> bool:
+        """Whether encode puts a space before a text, which decoding takes away again."""
+        ...
+
     def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
         """The ids of a text; special tokens written out in the text are ordinary text."""
         ...
@@ -29,5 +34,5 @@ class Tokenizer(Protocol):
         ...
 
     def piece_bytes(self, token_id: int) -> bytes:
-        """What one token adds to a text in the middle of a line: UTF-8, possibly a part of a character; b"" for special tokens."""
+        """What a token adds in the middle of a text: UTF-8, possibly a part of a character; b"" for special tokens."""
         ...
