@@ -4,40 +4,30 @@ The border between untrusted files and the rest: behind it, a Model's parts fit 
 `read(path)` and `write(model, path)`; nothing outside formats/ knows a file layout. Knows no engine.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 
-from llamita.config import ModelConfig
-from llamita.errors import ModelFileError
-from llamita.formats import llama2c
-from llamita.formats.files import read_file
+from llamita.errors import ModelFileError, SettingError
+from llamita.formats import llama2c, llama2c_writer
+from llamita.formats.files import atomic_file, read_file
 from llamita.model import Model, check_tokenizer_fits
 from llamita.tokenizer import Tokenizer
-from llamita.tokenizer.llama2c import parse_tokenizer_bin
+from llamita.tokenizer.llama2c import parse_tokenizer_bin, serialize_tokenizer_bin
 
 TOKENIZER_LIMIT_BYTES = 64 << 20
 MODEL_FILE_IN_FOLDER = "model.bin"
 # Beside MODEL.bin, in this order; the last two only where one file alone fits, such as tok512.bin. tokenizer.bin comes first
 # because it starts faster than tokenizer.model and gives llama2.c's ids.
 TOKENIZER_NAMES = ("tokenizer.bin", "tokenizer.model", "{stem}.model", "tok*.bin", "tok*.model")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What the header of a model file says. tensors: (canonical name, dtype, shape, bytes) in the order of the forward pass."""
-
-    config: ModelConfig
-    source_format: str
-    tensors: list[tuple[str, str, tuple[int, ...], int]]
-    file_bytes: int
+WRITERS = {"llama2c-v0": 0, "llama2c-v1": 1, "llama2c-v2": 2}  # what `llamita export --to` may say -> version
 
 
 def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None = None) -> Model:
     """Read a model file, or a folder with a model.bin, with the tokenizer named or the one found beside it.
 
     A tokenizer beside the model counts only if it has as many tokens as the model; without one, Model.tokenizer is None.
-    Weights stay on disk until they are touched. Raises ModelFileError or, for a named tokenizer of another vocabulary, ModelError.
+    Weights stay on disk until they are touched. Raises ModelFileError; ModelError for a named tokenizer that does not fit.
     """
     model_path = _model_path(path)
     model = llama2c.read(model_path)
@@ -68,12 +58,33 @@ def read_tokenizer(path: str | PathLike[str], vocab_size: int | None = None) -> 
     return tokenizer
 
 
-def inspect_model(path: str | PathLike[str]) -> Summary:
-    """Read the header of a model file and say what the file holds, without reading a weight."""
-    model_path = _model_path(path)
-    model = llama2c.read(model_path)
-    tensors = [(name, tensor.dtype, tensor.shape, tensor.n_bytes) for name, tensor in model.tensors.items()]
-    return Summary(model.config, model.source_format, tensors, Path(model_path).stat().st_size)
+def write_model(model: Model, path: str | PathLike[str], to: str, group: int | None = None) -> None:
+    """Write a model as llama2c-v0, llama2c-v1 or llama2c-v2, whole or not at all.
+
+    group: weights per scale of v2, where the writer shall not choose. Raises ModelFileError for what the format cannot hold.
+    """
+    if to not in WRITERS:
+        raise SettingError(f"format: found {to}, expected {', '.join(WRITERS)}")
+    llama2c_writer.write(model, path, version=WRITERS[to], group=group)
+
+
+def write_tokenizer(tokenizer: Tokenizer, path: str | PathLike[str]) -> None:
+    """Write a tokenizer as llama2.c's NAME.bin or as sentencepiece's NAME.model, converted where it is the other kind.
+
+    Raises ModelFileError where the file cannot be written, TokenizerError where the format cannot hold the vocabulary.
+    """
+    from llamita.tokenizer.conversion import to_llama2c, to_sentencepiece
+    from llamita.tokenizer.sentencepiece import serialize_sentencepiece
+
+    suffix = Path(path).suffix
+    if suffix not in (".bin", ".model"):
+        raise ModelFileError(path, "name", f"ending {suffix!r}", "NAME.bin for llama2.c or NAME.model for sentencepiece")
+    if suffix == ".bin":
+        data = serialize_tokenizer_bin(to_llama2c(tokenizer))
+    else:
+        data = serialize_sentencepiece(to_sentencepiece(tokenizer))
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def _model_path(path: str | PathLike[str]) -> str:
@@ -105,3 +116,6 @@ def _find_tokenizer(model_path: str, vocab_size: int) -> Tokenizer | None:
         if fitting:
             return fitting[0][1]
     return None
+
+
+read = read_model  # formats.read, as the format modules have it

@@ -61,18 +61,12 @@ class Place(NamedTuple):
     n_bytes: int
 
 
-def is_llama2c(data: bytes | mmap.mmap) -> bool:
-    """Say whether a file may be llama2.c's: v1 and v2 have a magic; v0 has none, but starts with the width of a model."""
-    first = struct.unpack_from("<I", data)[0] if len(data) >= 4 else 0
-    return first == MAGIC or 0 < first <= LIMITS["width"]
-
-
-def read(path: str | PathLike[str], mapping: mmap.mmap | None = None) -> Model:
+def read(path: str | PathLike[str]) -> Model:
     """Read a v0, v1 or v2 file, whichever it is, as a Model of read-only views without a tokenizer.
 
-    mapping: the file, where the caller has mapped it already. Raises ModelFileError unless header and file size fit exactly.
+    Raises ModelFileError unless header and file size fit exactly.
     """
-    mapping = map_file(path) if mapping is None else mapping
+    mapping = map_file(path)
     version, config, group = parse_header(path, mapping)
     places, n_bytes = layout(config, version, group)
     if len(mapping) != n_bytes:

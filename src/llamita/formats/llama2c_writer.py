@@ -1,0 +1,94 @@
+"""llama2.c's model files, written: any Model as v0, v1 (float32) or v2 (int8 groups). The other direction is llama2c.py.
+
+Tensors are converted and written one by one, so the memory needed is that of the largest. These files hold neither rope_theta,
+nor the epsilon of the norms, nor a head size: a model where they differ from llama2.c's is refused. Source: export.py.
+"""
+
+import struct
+from os import PathLike
+from typing import BinaryIO
+
+import numpy as np
+
+from llamita.config import ModelConfig
+from llamita.errors import ModelFileError
+from llamita.formats.files import atomic_file
+from llamita.formats.llama2c import HEADER_BYTES, HEADER_FIELDS, MAGIC, ROPE_TABLES, Place, largest_group, layout
+from llamita.model import Model
+from llamita.quant import convert
+
+ROPE_THETA = 10000.0  # written into run.c, as is
+NORM_EPSILON = 1e-5
+
+
+def write(model: Model, path: str | PathLike[str], version: int, group: int | None = None) -> None:
+    """Write a model as llama2.c v0, v1 or v2, whole or not at all.
+
+    group: weights per scale of v2; left out, the groups of a model that has fitting ones, else the largest power of two up to
+    64 that divides every row. Raises ModelFileError for a model that the format cannot hold, ModelError for a broken one.
+    """
+    config = model.validate().config
+    _check_holds(config, path)
+    group = (group if group is not None else _stored_group(model) or largest_group(config)) if version == 2 else 1
+    if group < 1 or config.width % group or config.mlp_width % group:
+        expected = f"a divisor of the width {config.width} and of the mlp width {config.mlp_width}"
+        raise ModelFileError(path, "group", group, expected, f"leave it out, or take {largest_group(config)}")
+    with atomic_file(path) as file:
+        file.write(_header(config, version, group))
+        for place in layout(config, version, group)[0]:
+            _write_tensor(file, place, model, group)
+
+
+def rope_tables(config: ModelConfig) -> np.ndarray:
+    """The angles of every position as export.py writes them: float32 (2, context, head_size / 2), cosines, then sines.
+
+    Angles in float32 steps as there; cosine and sine correctly rounded, the same on every machine. export.py leaves the last
+    bit to its machine's vector library, and about one value in twenty differs by it. No reader looks at them.
+    """
+    exponents = np.arange(0, config.head_size, 2, dtype=np.float32)[: config.head_size // 2] / np.float32(config.head_size)
+    powers = (config.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
+    angles = np.outer(np.arange(config.context, dtype=np.float32), np.float32(1.0) / powers).astype(np.float64)
+    return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+
+
+def _check_holds(config: ModelConfig, path: str | PathLike[str]) -> None:
+    fixed = {"rope_theta": ROPE_THETA, "norm_epsilon": NORM_EPSILON, "head_size": config.width / config.n_heads}
+    for name, expected in fixed.items():
+        if (found := getattr(config, name)) != expected:
+            remedy = "llama2.c's files cannot say otherwise: choose another format"
+            raise ModelFileError(path, name, found, f"{expected:g}", remedy)
+
+
+def _stored_group(model: Model) -> int | None:
+    """The group that all quantized matrices share, if it divides every row: they need no second rounding then."""
+    groups = {tensor.group for tensor in model.tensors.values() if tensor.scales is not None}
+    group = groups.pop() if len(groups) == 1 else 0
+    return group if group and not model.config.width % group and not model.config.mlp_width % group else None
+
+
+def _header(config: ModelConfig, version: int, group: int) -> bytes:
+    numbers = {name: getattr(config, field) for name, field in HEADER_FIELDS.items()}
+    if version == 0:
+        numbers["vocab_size"] *= 1 if config.tied_embedding else -1
+        return struct.pack("<7i", *numbers.values())
+    header = struct.pack("<Ii7iB", MAGIC, version, *numbers.values(), config.tied_embedding)
+    if version == 2:
+        header += struct.pack("<i", group)
+    return header.ljust(HEADER_BYTES, b"\0")
+
+
+def _write_tensor(file: BinaryIO, place: Place, model: Model, group: int) -> None:
+    if place.name == ROPE_TABLES:
+        _write_array(file, rope_tables(model.config), np.float32)
+        return
+    tensor = convert(model.tensors[place.name], place.dtype, group)
+    if tensor.scales is None:
+        _write_array(file, tensor.data, np.float32)
+    else:
+        _write_array(file, tensor.data, np.int8)
+        _write_array(file, tensor.scales, np.float32)
+
+
+def _write_array(file: BinaryIO, array: np.ndarray, dtype: type[np.generic]) -> None:
+    """Write numbers row by row, little-endian, without a copy where they lie so already."""
+    file.write(np.ascontiguousarray(array, np.dtype(dtype).newbyteorder("<")).data.cast("B"))

@@ -1,0 +1,49 @@
+"""tokenizer.bin from tokenizer.model and back, as llama2.c's tokenizer.py does it one way.
+
+A tokenizer.bin knows only byte-pair pieces with scores, and that ids 0, 1 and 2 are unknown, BOS and EOS: other vocabularies
+are refused. Knows no path; formats/ reads and writes the files.
+"""
+
+from llamita.errors import TokenizerError
+from llamita.tokenizer import Tokenizer
+from llamita.tokenizer.llama2c import BOS_ID, BOS_PIECE, EOS_ID, EOS_PIECE, UNK_ID, Llama2cTokenizer
+from llamita.tokenizer.sentencepiece import BPE, BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, Rules, SentencePieceTokenizer
+
+
+def to_llama2c(tokenizer: Tokenizer) -> Llama2cTokenizer:
+    """The same vocabulary for a tokenizer.bin; raise TokenizerError where that file cannot hold it.
+
+    A sentencepiece model that squeezes or normalizes text loses that: run.c encodes what it is given.
+    """
+    if isinstance(tokenizer, Llama2cTokenizer):
+        return tokenizer
+    if not isinstance(tokenizer, SentencePieceTokenizer):
+        raise TokenizerError(f"tokenizer: found {type(tokenizer).__name__}, expected one of sentencepiece or llama2.c")
+    if tokenizer.rules.model_type != BPE:
+        raise TokenizerError("tokenizer: found a vocabulary without byte pairs, expected one that run.c can merge (BPE)")
+    ids = (tokenizer.types.index(UNKNOWN), tokenizer.bos_id, tokenizer.eos_id)
+    if ids != (UNK_ID, BOS_ID, EOS_ID):
+        raise TokenizerError(f"ids of unknown, BOS and EOS: found {ids}, expected {(UNK_ID, BOS_ID, EOS_ID)} as run.c has them")
+    pieces = [piece.replace(SPACE, " ").encode("utf-8") for piece in tokenizer.pieces]
+    pieces[BOS_ID], pieces[EOS_ID] = BOS_PIECE, EOS_PIECE
+    return Llama2cTokenizer(pieces, tokenizer.scores)
+
+
+def to_sentencepiece(tokenizer: Tokenizer) -> SentencePieceTokenizer:
+    """The same vocabulary for a tokenizer.model; raise TokenizerError where sentencepiece cannot hold it."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return tokenizer
+    if not isinstance(tokenizer, Llama2cTokenizer):
+        raise TokenizerError(f"tokenizer: found {type(tokenizer).__name__}, expected one of sentencepiece or llama2.c")
+    rules = Rules(model_type=BPE, byte_fallback=True, remove_extra_whitespaces=False)
+    byte_pieces = {b"<0x%02X>" % byte for byte in range(256)}
+    if not byte_pieces <= set(tokenizer.pieces):
+        byte_pieces, rules = set(), Rules(model_type=BPE, remove_extra_whitespaces=False)
+    types = [BYTE if piece in byte_pieces else NORMAL for piece in tokenizer.pieces]
+    types[UNK_ID], types[BOS_ID], types[EOS_ID] = UNKNOWN, CONTROL, CONTROL
+    try:
+        pieces = [piece.decode("utf-8").replace(" ", SPACE) for piece in tokenizer.pieces]
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"piece: found bytes {error.object!r}, expected UTF-8") from None
+    pieces[BOS_ID], pieces[EOS_ID] = rules.bos_piece, rules.eos_piece
+    return SentencePieceTokenizer(pieces, tokenizer.scores, types, rules)
