@@ -6,7 +6,7 @@ built on it.
 
 import secrets
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import TypedDict, Unpack, cast
 import numpy as np
 
 from llamita.config import ModelConfig
-from llamita.engine import Engine, Sampling
+from llamita.engine import Engine, Sampling, Sequence
 from llamita.errors import ModelError, SettingError
-from llamita.formats import read
+from llamita.formats import read_model
 from llamita.model import Model
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.decoder import TextDecoder
@@ -99,7 +99,7 @@ class LanguageModel:
         stop_ids = self._stop_ids(stop_ids)
         telling = Telling(self.tokenizer, ids, stop, stop_ids)
         n_tokens = self._room(ids, n_tokens)
-        with self.engine.sequence(sampling) as sequence:
+        with closing(self.engine.sequence(sampling)) as sequence:
             sequence.append(ids)
             for _ in range(n_tokens):
                 piece = telling.take(sequence.next())
@@ -116,22 +116,22 @@ class LanguageModel:
         """Return n_samples texts that follow ids, sample i drawn with the seed of `sampling` + i."""
         stop_ids = self._stop_ids(stop_ids)
         n_tokens = self._room(ids, n_tokens)
-        texts: list[str] = []
-        for first in range(0, n_samples, self.engine.n_slots):
-            seeds = range(first, min(first + self.engine.n_slots, n_samples))
-            samplings = [replace(sampling, seed=(sampling.seed + i) % (1 << 64)) for i in seeds]
-            tellings = [Telling(self.tokenizer, ids, stop, stop_ids) for _ in samplings]
-            self._tell_together(ids, n_tokens, samplings, tellings)
-            texts += [telling.text for telling in tellings]
-        return texts
+        tellings = [Telling(self.tokenizer, ids, stop, stop_ids) for _ in range(n_samples)]
+        n_at_once = self.engine.n_slots
+        for first in range(0, n_samples, n_at_once):
+            begin = replace(sampling, seed=sampling.seed + first)
+            with closing(self.engine.sequence(begin)) as sequence:
+                sequence.append(ids)
+                self._tell_together(sequence, n_tokens, tellings[first : first + n_at_once])
+        return [telling.text for telling in tellings]
 
-    def _tell_together(self, ids: list[int], n_tokens: int, samplings: list[Sampling], tellings: list["Telling"]) -> None:
+    def _tell_together(self, sequence: Sequence, n_tokens: int, tellings: list["Telling"]) -> None:
         """Run one sequence per telling, all in the same forward passes, until each has ended."""
         with ExitStack() as stack:
-            sequences = [stack.enter_context(self.engine.sequence(sampling)) for sampling in samplings]
-            for sequence in sequences:
-                sequence.append(ids)
-            going = list(zip(sequences, tellings, strict=True))
+            forks = sequence.fork(len(tellings) - 1)  # with the seeds that follow
+            for fork in forks:
+                stack.callback(fork.close)
+            going = list(zip([sequence, *forks], tellings, strict=True))
             for _ in range(n_tokens):
                 token_ids = self.engine.step([sequence for sequence, _ in going])
                 for token_id, (_, telling) in zip(token_ids, going, strict=True):
@@ -221,9 +221,7 @@ class Telling:
 
 def sampling_of(seed: int | None, options: SamplingOptions) -> Sampling:
     """The engine's Sampling for the options of a call; raises SettingError for one out of range."""
-    sampling = Sampling(seed=secrets.randbits(63) | 1 if seed is None else seed, **options)
-    sampling.validate()
-    return sampling
+    return Sampling(seed=secrets.randbits(63) | 1 if seed is None else seed, **options).validate()
 
 
 def load(
@@ -238,7 +236,7 @@ def load(
     tokenizer: its file, where none lies beside the model. n_threads: one per core when left out. context: tokens to make room
     for, the model's own when left out. n_sequences: how many texts generate_many tells at once. Raises LlamitaError.
     """
-    return LanguageModel(read(find_model(path), tokenizer), n_threads, context, n_sequences)
+    return LanguageModel(read_model(find_model(path), tokenizer), n_threads, context, n_sequences)
 
 
 def find_model(path: str | PathLike[str]) -> Path:

@@ -42,7 +42,7 @@ debug_option = click.option(
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @debug_option
 def llamita() -> None:
-    """The whole life of a small Llama: llama2.c in Python, faster than the C."""
+    """The whole life of a small Llama: llama2.c in Python."""
 
 
 def main(arguments: list[str] | None = None) -> int:

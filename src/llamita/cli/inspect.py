@@ -30,11 +30,11 @@ STORED_AS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "in
 @debug_option
 def command(model: str, context: int | None, as_json: bool) -> None:
     """Show what MODEL holds: shapes, parameters, bytes, memory. No weight is read."""
-    from llamita.formats import read
+    from llamita.formats import read_model
     from llamita.language_model import find_model
     from llamita.simd.isa import detect_isa
 
-    opened = read(find_model(model))
+    opened = read_model(find_model(model))
     facts = describe(opened, context or opened.config.context) | {"instruction_set": detect_isa()}
     if as_json:
         click.echo(json.dumps(facts, indent=2))

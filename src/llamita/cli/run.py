@@ -73,8 +73,7 @@ def command(model: str, prompt: str | None, seed: int, tokens: int, mode: str, s
         repetition_penalty=flags["repetition_penalty"],
         logit_bias=dict(flags["logit_bias"]),
         seed=xorshift_state(seed),
-    )
-    sampling.validate()
+    ).validate()
     n_at_once = min(flags["samples"], 8)
     with load(model, flags["tokenizer"], flags["threads"], flags["context"], n_at_once) as opened:
         limit = opened.engine.context if tokens <= 0 else min(tokens, opened.engine.context)

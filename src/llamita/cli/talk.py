@@ -5,6 +5,7 @@ llama2.c prints behind the end of a reply, before it asks again, is left out.
 """
 
 import sys
+from contextlib import closing
 
 import click
 
@@ -18,7 +19,7 @@ def talk(model: LanguageModel, sampling: Sampling, limit: int, message: str | No
     """Ask and answer until the input or the limit of `limit` tokens ends. message, system: None asks for them."""
     system = ask("Enter system prompt (optional): ") if system is None else system
     message = ask("User: ") if message is None and system is not None else message
-    with model.engine.sequence(sampling) as sequence:
+    with closing(model.engine.sequence(sampling)) as sequence:
         while system is not None and message is not None:
             ids = model.tokenizer.encode(render(system, message), bos=True)
             if sequence.position + len(ids) > limit:

@@ -1,0 +1,112 @@
+"""How a run of the command ends: its exit status, and what it leaves on stderr."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from llamita.cli import main
+
+HELP_MUST_NOT_LOAD = ("numpy", "numba", "llvmlite", "rich", "sentencepiece", "torch")
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["inspect"]], ids=str)
+def test_help_loads_no_heavy_library(arguments: list[str]):
+    code = "import sys; from llamita.cli import main; main([*sys.argv[1:], '--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("Usage: llamita")
+    assert not set(HELP_MUST_NOT_LOAD) & set(done.stderr.split())
+
+
+def test_version_is_the_packages(llamita):
+    import llamita as package
+
+    assert llamita("--version").stdout == f"llamita {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["walk"],
+        ["run", "--walk"],
+        ["run", "-n", "many"],
+        ["run", "-m", "sing"],
+        ["run", "-i"],
+        ["run", "--logit-bias", "2"],
+        ["run", "one.bin", "two.bin"],
+        ["run", "-m", "chat", "--samples", "2"],
+        ["inspect"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_is_exit_2_with_a_usage_line(arguments: list[str], capsys):
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Usage: llamita" in output.err
+    assert "Traceback" not in output.err
+
+
+@pytest.mark.parametrize("verb", ["run", "inspect"])
+def test_a_mistake_of_the_user_is_one_line_and_exit_1(verb: str, tmp_path, llamita):
+    (tmp_path / "empty.bin").touch()
+    for path in (tmp_path, tmp_path / "absent.bin", tmp_path / "empty.bin"):
+        done = llamita(verb, str(path))
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.startswith("llamita: ")
+        assert done.stderr.count("\n") == 1
+        assert str(path) in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "inspect"], ["inspect", "--debug"]], ids=" ".join)
+def test_debug_shows_the_traceback(arguments: list[str], tmp_path, llamita):
+    done = llamita(*arguments, str(tmp_path / "absent.bin"))
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_reader_that_goes_away_ends_the_run_in_silence():
+    command = f'"{sys.executable}" -m llamita run -t 0 -n 0 2>&1 | head -c 4; echo " ${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "Once 141\n"
+    assert done.stderr == ""
+
+
+def test_a_closed_output_is_no_error():
+    command = f'"{sys.executable}" -m llamita run -t 0 -n 8 >&- 2>&-; echo $?'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "0\n"
+
+
+def test_a_closed_input_is_no_error():
+    command = f'"{sys.executable}" -m llamita run -t 0 -n 8 <&-; echo $?'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.endswith("\n0\n")
+
+
+def test_a_full_disk_is_an_error_and_no_traceback():
+    if not os.path.exists("/dev/full"):  # noqa: PTH110
+        pytest.skip("this system has no /dev/full")
+    command = f'"{sys.executable}" -m llamita run -t 0 -n 8 >/dev/full; echo $?'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "1\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_a_story_within_a_second():
+    story = subprocess.Popen(
+        [sys.executable, "-m", "llamita", "run", "-t", "1", "-n", "0", "--samples", "100000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(3)
+    assert story.poll() is None, story.communicate()
+    story.send_signal(signal.SIGINT)
+    begin = time.perf_counter()
+    _, errors = story.communicate(timeout=10)
+    assert time.perf_counter() - begin < 1
+    assert story.returncode == 130
+    assert "Traceback" not in errors

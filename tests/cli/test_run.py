@@ -1,0 +1,147 @@
+"""`llamita run` against llama2.c: the same flags, the same clamps, the same text."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llamita.cli import main
+from llamita.cli.run import xorshift_state
+
+REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "data" / "reference" / "llama2c_run_outputs.json"
+CASES = json.loads(REFERENCE.read_text(encoding="utf-8"))["cases"] if REFERENCE.exists() else []
+GREEDY = [case for case in CASES if case["temperature"] == 0]
+SEEDED = [case for case in CASES if case["temperature"] > 0]
+FILES = {"stories260K": "stories260K.bin", "stories260K_v2_q80_gs4": "derived/stories260K_v2_q80_gs4.bin"}
+
+
+@pytest.fixture
+def folder(shared_data: Path) -> Path:
+    return shared_data / "models" / "stories260K"
+
+
+def story_of(case: dict, folder: Path, capsys) -> str:
+    """What our command prints where llama2.c printed case["stdout"]."""
+    flags = {"-t": case["temperature"], "-p": case["topp"], "-s": case["seed"], "-n": case["steps"]}
+    words = [word for flag, value in flags.items() for word in (flag, str(value))]
+    words += ["-i", case["prompt"]] if case["prompt"] is not None else []
+    assert main(["run", str(folder / FILES[case["model"]]), *words, "-z", str(folder / "tok512.bin")]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("case", GREEDY, ids=lambda case: f"{case['model']}-{case['prompt']}")
+def test_a_greedy_story_is_llama2cs(case: dict, folder: Path, capsys):
+    assert story_of(case, folder, capsys) == case["stdout"]
+
+
+def test_most_seeded_stories_are_llama2cs(folder: Path, capsys):
+    equal = [story_of(case, folder, capsys) == case["stdout"] for case in SEEDED]
+    assert len(equal) == 8
+    assert sum(equal) >= 6, equal  # rounding decides a draw now and then
+
+
+def test_the_published_sample_comes_out_again(folder: Path, capsys):
+    words = ["-t", "0.8", "-p", "0", "-s", "42", "-n", "60", "-i", "Once upon a time", "-z", str(folder / "tok512.bin")]
+    main(["run", str(folder / "stories260K.bin"), *words])
+    assert capsys.readouterr().out == (
+        "Once upon a time, there was a little girl named Lily. She loved to play with her dolls in the park. "
+        "One day, Lily and her dog were playing in the park. They looked very excited and\n"
+    )
+
+
+def test_flags_come_in_any_order_and_under_both_names(capsys):
+    main(["run", "stories", "-t", "0.5", "-p", "0.8", "-s", "7", "-n", "20", "-i", "The"])
+    short = capsys.readouterr().out
+    main(["run", "--prompt", "The", "--tokens", "20", "--seed", "7", "--top-p", "0.8", "--temperature", "0.5", "stories"])
+    assert capsys.readouterr().out == short
+
+
+def test_a_value_may_look_like_a_flag(capsys):
+    assert main(["run", "-i", "-t", "-t", "0", "-n", "6"]) == 0
+    assert capsys.readouterr().out.startswith("-t")
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        (["-t", "-1"], ["-t", "0"]),
+        (["-p", "1.5"], ["-p", "0.9"]),
+        (["-p", "-0.1"], ["-p", "0.9"]),
+        (["-t", "0", "-n", "-3"], ["-t", "0", "-n", "0"]),
+        (["-t", "0", "-n", "1000000"], ["-t", "0", "-n", "0"]),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_clamped_as_llama2c_does(given: list[str], same: list[str], capsys):
+    common = ["-s", "5"] if "-n" in given else ["-s", "5", "-n", "24"]
+    main(["run", *given, *common])
+    clamped = capsys.readouterr().out
+    main(["run", *same, *common])
+    assert capsys.readouterr().out == clamped
+
+
+def test_the_seed_is_the_state_of_the_generator():
+    assert xorshift_state(42) == 42
+    assert xorshift_state(-1) == (1 << 64) - 1
+    assert xorshift_state(0) > 1_700_000_000
+
+
+def test_tokens_count_the_prompt_and_cut_a_longer_one(folder: Path, capsys):
+    words = ["-z", str(folder / "tok512.bin"), "-t", "0", "-i", "Once upon a time"]
+    main(["run", str(folder / "stories260K.bin"), *words, "-n", "2"])
+    output = capsys.readouterr()
+    assert "Once upon a time".startswith(output.out.strip())
+    assert len(output.out.strip()) < len("Once upon a time")
+    assert "nothing is left to tell" in output.err
+
+
+def test_a_prompt_that_fills_the_context_is_said(capsys):
+    assert main(["run", "-i", "word " * 3000, "-n", "0"]) == 0
+    output = capsys.readouterr()
+    assert output.out.startswith("word word")
+    assert "the model's context" in output.err
+
+
+def test_the_speed_goes_to_stderr_alone(capsys):
+    main(["run", "-t", "0", "-n", "16"])
+    output = capsys.readouterr()
+    assert output.err.startswith("achieved tok/s: ")
+    assert "tok/s" not in output.out
+
+
+def test_a_stop_text_ends_the_story_before_it(capsys):
+    main(["run", "-t", "0", "-n", "60"])
+    whole = capsys.readouterr().out
+    stop = whole[20:26]
+    main(["run", "-t", "0", "-n", "60", "--stop", stop])
+    assert capsys.readouterr().out == whole[: whole.index(stop)] + "\n"
+
+
+def test_a_bias_keeps_a_token_out(folder: Path, capsys):
+    words = ["run", str(folder / "stories260K.bin"), "-z", str(folder / "tok512.bin"), "-t", "0", "-n", "8"]
+    main(words)
+    assert capsys.readouterr().out.startswith("Once")
+    main([*words, "--logit-bias", "403=-inf"])
+    assert not capsys.readouterr().out.startswith("Once")
+
+
+def test_samples_are_the_stories_of_the_following_seeds(capsys):
+    main(["run", "-s", "11", "-n", "24", "-i", "The", "--samples", "3"])
+    together = capsys.readouterr().out
+    alone = ""
+    for seed in (11, 12, 13):
+        main(["run", "-s", str(seed), "-n", "24", "-i", "The"])
+        alone += f"--- seed {seed} ---\n{capsys.readouterr().out}"
+    assert together == alone
+
+
+def test_bytes_that_are_no_utf8_become_a_replacement_character(llamita):
+    done = llamita("run", "-t", "0", "-n", "12", "-i", b"caf\xe9")
+    assert done.returncode == 0
+    assert done.stdout.startswith("caf\N{REPLACEMENT CHARACTER}")
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(folder: Path, capsys):
+    other = folder.parent.parent / "tokenizers" / "llama2" / "tokenizer.bin"
+    assert main(["run", str(folder / "stories260K.bin"), "-z", str(other)]) == 1
+    assert "512" in capsys.readouterr().err
