@@ -1,0 +1,101 @@
+"""Causal attention over the cache: putting a token's key and value there, and reading all of it with tiles of queries.
+
+Keys lie [position / 16][head_stride][16 positions], values [position][head_stride]: one micro-kernel for scores and values, and no
+horizontal sums.
+"""
+
+from llamita.engine.float_tile import attention_tile
+from llamita.engine.rows import rotate, softmax
+from llamita.simd.isa import current_isa
+from llamita.simd.kernel import kernel
+from llamita.simd.memory import get_f32, load, load_first, set_f32, store, store_column, store_first
+from llamita.simd.vectors import LANES, multiply, splat
+
+QUERY_TILE = current_isa().query_tile
+
+
+@kernel
+def remember(queries, key, value, n_queries, head_size, head_stride, cosines, sines, keys, values, position):
+    """Rotate the queries and the key of one key/value group of one token; put key and value into the cache.
+
+    queries: n_queries heads of head_size; key, value: one head; cosines, sines: of this position; keys, values: of this group.
+    """
+    for head in range(n_queries):
+        rotate(queries + 4 * head * head_size, head_size, cosines, sines)
+    rotate(key, head_size, cosines, sines)
+    block = keys + 4 * ((position >> 4) * LANES * head_stride + (position & 15))
+    row = values + 4 * position * head_stride
+    for i in range(0, head_size, LANES):
+        left = head_size - i
+        k = load(key, i) if left >= LANES else load_first(key, i, left)
+        v = load(value, i) if left >= LANES else load_first(value, i, left)
+        store_column(block, i * LANES, k)
+        store(row, i, v)
+
+
+@kernel
+def score_blocks(scores, queries, keys, head_stride, rows, n_blocks):
+    """scores [block][rows][16] = queries [part][rows][16] times the keys of n_blocks blocks of 16 positions."""
+    n_parts = head_stride // LANES
+    block = 0
+    while block < n_blocks:
+        columns = 4 if rows == 1 and block + 4 <= n_blocks else 1
+        attention_tile(
+            rows, columns, scores + 4 * block * rows * LANES, queries,
+            keys + 4 * block * LANES * head_stride, LANES, LANES * head_stride, n_parts,
+        )  # fmt: skip
+        block += columns
+
+
+@kernel
+def mix_values(heads, scores, values, head_stride, rows, n_blocks):
+    """heads [part][rows][16] = scores [block][rows][16] times the values of n_blocks blocks of 16 positions."""
+    n_parts = head_stride // LANES
+    part = 0
+    while part < n_parts:
+        columns = 1
+        if rows == 1 and part + 3 <= n_parts:
+            columns = 4 if part + 4 <= n_parts else 3
+        attention_tile(
+            rows, columns, heads + 4 * part * rows * LANES, scores,
+            values + 4 * part * LANES, head_stride, LANES, n_blocks,
+        )  # fmt: skip
+        part += columns
+
+
+@kernel
+def attend(
+    out, out_stride, query, query_stride, keys, values, head_size, head_stride, scale, n_rows, position, queries, heads, scores
+):
+    """One head of n_rows tokens of one sequence, the first at `position`: tiles of queries, or one query (decode).
+
+    out, query: first row of this head; keys, values: of its group; queries, heads, scores: buffers of this thread.
+    """
+    factor = splat(scale)
+    row = 0
+    while row < n_rows:
+        real = min(n_rows - row, QUERY_TILE)
+        rows = 1 if real == 1 else QUERY_TILE  # a short tile is computed in full; its spare rows repeat the last one
+        n_blocks = (position + row + real - 1) // LANES + 1
+        for r in range(rows):
+            source = query + 4 * (row + min(r, real - 1)) * query_stride
+            for i in range(0, head_size, LANES):
+                left = head_size - i
+                v = load(source, i) if left >= LANES else load_first(source, i, left)
+                store(queries, i * rows + r * LANES, multiply(v, factor))
+        score_blocks(scores, queries, keys, head_stride, rows, n_blocks)
+        for r in range(rows):
+            n_positions = position + row + min(r, real - 1) + 1
+            # the inverse sum waits in the query buffer, which is free now
+            set_f32(queries, r, softmax(scores + 4 * r * LANES, rows * LANES, n_blocks, n_positions))
+        mix_values(heads, scores, values, head_stride, rows, n_blocks)
+        for r in range(real):
+            inverse = splat(get_f32(queries, r))
+            target = out + 4 * (row + r) * out_stride
+            for i in range(0, head_size, LANES):
+                v = multiply(load(heads, i * rows + r * LANES), inverse)
+                if head_size - i >= LANES:
+                    store(target, i, v)
+                else:
+                    store_first(target, i, v, head_size - i)
+        row += real

@@ -1,0 +1,329 @@
+"""Engine: a Model made ready to run. It holds weights, cache and buffers, and runs steps of sequences on a team of threads.
+
+Ids in, ids or logits out. It gets a Model, never a path, and knows no text. One thread may call it at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from types import TracebackType
+
+import numpy as np
+
+from llamita.engine.compiled import load_work
+from llamita.engine.memory import address_of, aligned
+from llamita.engine.sampling import Sampling
+from llamita.engine.sequence import Sequence
+from llamita.engine.state import (
+    JOB_FORWARD,
+    JOB_PACK,
+    JOB_READ,
+    KEY,
+    OUTPUT,
+    PAIR_FLOATS,
+    PANELS_Q8,
+    PARKED,
+    SAMPLER,
+    SPAN_FIELDS,
+    STATE,
+    STOP,
+)
+from llamita.engine.team import Team, default_threads
+from llamita.engine.weights import Weights, padded
+from llamita.errors import SettingError
+from llamita.model import Model
+from llamita.simd.isa import INSTRUCTION_SETS, LANES, detect_isa
+
+LOGIT_ROWS = 32  # rows of logits held at once when logits of a whole text are asked for
+MAX_THREADS = 60
+LARGE_MODEL = 2_000_000_000  # parameters from which a prompt is read in smaller pieces, so that Ctrl-C is heard
+
+
+class Engine:
+    """A model that runs.
+
+    n_threads: default one per processor core. context: positions to make room for, at most (and by default) the model's.
+    n_slots: sequences at once. Raises SettingError for numbers that make no sense, ModelError for a model that does not fit.
+
+    >>> engine = Engine(model, context=256)                                         # doctest: +SKIP
+    >>> sequence = engine.sequence(Sampling(temperature=0)); sequence.append([1])    # doctest: +SKIP
+    >>> sequence.run(10)                                                             # doctest: +SKIP
+    """
+
+    def __init__(self, model: Model, n_threads: int | None = None, context: int | None = None, n_slots: int = 1) -> None:
+        self.config = model.validate().config
+        self.context = _checked("context", context, self.config.context, self.config.context)
+        self.n_threads = _checked("n_threads", n_threads, default_threads(), MAX_THREADS)
+        self.n_slots = _checked("n_slots", n_slots, 1, 4096)
+        self.isa = detect_isa()
+        self.max_rows = max(256 if self.config.n_parameters < LARGE_MODEL else 64, self.n_slots)
+        self._free_slots = list(range(self.n_slots))
+        self._buffers: dict[str, np.ndarray] = {}
+        self._state = aligned(STATE.itemsize, np.uint8).view(STATE)
+        self._set_sizes()
+        work = load_work()
+        self._team = Team(work, address_of(self._state), self.n_threads)
+        try:
+            self.weights = Weights(model, self._pack)
+            self._state["matrices"], self._state["embedding"] = address_of(self.weights.table), address_of(self.weights.embedding)
+            self._state["norms"] = address_of(self.weights.norms)
+            self._make_buffers()
+        except BaseException:
+            self._team.close()
+            raise
+
+    # ---- setting up -------------------------------------------------------------------------------------------------
+
+    def _set_sizes(self) -> None:
+        config, n = self.config, self.n_threads
+        heads = config.n_heads // config.n_kv_heads
+        first_groups = [config.n_kv_heads * rank // n for rank in range(n)]
+        # a thread can own heads only where its slices of the query, key and value rows begin on whole vectors
+        owns = config.n_kv_heads % n == 0 and all(g * config.head_size * m % LANES == 0 for g in first_groups for m in (1, heads))
+        sizes = {
+            "width": config.width, "x_stride": padded(config.width), "n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads,
+            "head_size": config.head_size, "head_stride": padded(config.head_size), "mlp_width": config.mlp_width,
+            "hidden_stride": padded(config.mlp_width), "query_stride": padded(config.query_width),
+            "kv_stride": padded(config.kv_width), "n_layers": config.n_layers, "vocab_size": config.vocab_size,
+            "logits_stride": padded(config.vocab_size), "context": padded(self.context), "n_slots": self.n_slots,
+            "max_rows": self.max_rows, "owns_heads": int(owns), "n_threads": n,
+            "norm_epsilon": config.norm_epsilon, "score_scale": 1 / math.sqrt(config.head_size),
+        }  # fmt: skip
+        for name, value in sizes.items():
+            self._state[name] = value
+        self._buffer("meeting", LANES, np.int64)
+        self._buffer("signals", PARKED + 8 * (n + 1), np.int64)[PARKED :: 8] = 1  # all workers are parked
+        for rank in range(n + 1):
+            self._buffers["signals"][PARKED + 8 * rank + 1] = 0
+
+    def _buffer(self, name: str, n: int, dtype: type = np.float32) -> np.ndarray:
+        """Make a buffer of n elements and put its address into the state."""
+        self._buffers[name] = buffer = aligned(n, dtype)
+        self._state[name] = address_of(buffer)
+        return buffer
+
+    def _pack(self, source: np.ndarray, target: np.ndarray) -> None:
+        self._state["job"], self._state["source"], self._state["target"] = JOB_PACK, address_of(source), address_of(target)
+        self._team.run()
+
+    def _make_buffers(self) -> None:
+        s, config, n, rows = self._state[0], self.config, self.n_threads, self.max_rows
+        cosines, sines = rotary_tables(config.rope_theta, config.head_size, padded(self.context))
+        self._buffers |= {"cosines": cosines, "sines": sines}
+        self._state["cosines"], self._state["sines"] = address_of(cosines), address_of(sines)
+        cache = config.n_layers * self.n_slots * config.n_kv_heads * int(s["context"]) * int(s["head_stride"])
+        self._buffer("keys", cache)
+        self._buffer("values", cache)
+        wanted = max(self.n_slots, LOGIT_ROWS)
+        x, query, kv, hidden = (int(s[name]) for name in ("x_stride", "query_stride", "kv_stride", "hidden_stride"))
+        shared = {"queries": query, "new_keys": kv, "new_values": kv, "attended": query, "hidden": hidden, "projected": x}
+        for name, stride in shared.items():
+            self._buffer(name, rows * stride + LANES)
+        self._buffer("last", wanted * x)
+        self.logits_buffer = self._buffer("logits", wanted * int(s["logits_stride"])).reshape(wanted, -1)
+        tile = INSTRUCTION_SETS[self.isa].query_tile
+        longest, most_groups = self._widest_input()
+        private = {
+            "x": rows * x, "normed": rows * x, "quants": rows * longest, "factors": rows * most_groups,
+            "pairs": max(PAIR_FLOATS, 4 * LANES * rows) + LANES, "scores": tile * int(s["context"]),
+        }  # fmt: skip
+        for name, size in private.items():
+            size = padded(size) + LANES
+            self._buffer(name, n * size, np.int8 if name == "quants" else np.float32)
+            self._state[f"{name}_private"] = size
+        self._buffer("corrections", n * int(self._state["factors_private"][0]), np.int32)
+        self._state["tile_private"] = tile_size = tile * int(s["head_stride"]) + LANES
+        self._buffer("tile_queries", n * tile_size)
+        self._buffer("tile_heads", n * tile_size)
+        vocabulary = n * int(s["logits_stride"])
+        self._buffer("probabilities", vocabulary)
+        self._buffer("candidates", vocabulary)
+        self._buffer("candidate_ids", vocabulary, np.int64)
+        self._ids, self._row_slots, self._row_positions = (
+            self._buffer(name, rows, np.int64) for name in ("ids", "row_slots", "row_positions")
+        )
+        self._spans = self._buffer("spans", SPAN_FIELDS * self.n_slots, np.int64).reshape(-1, SPAN_FIELDS)
+        self._wanted = self._buffer("wanted", wanted, np.int64)
+        self._results = self._buffer("results", max(self.context + 1, self.n_slots, 8 * n), np.int64)
+        self._samplers = aligned(self.n_slots * SAMPLER.itemsize, np.uint8).view(SAMPLER)
+        self._state["samplers"] = address_of(self._samplers)
+
+    def _widest_input(self) -> tuple[int, int]:
+        """(most bytes, most groups) of a quantized row; checks that matrices with one input want it in the same groups."""
+        longest, most_groups = 1, 1
+        for layer in range(self.config.n_layers):
+            table = self.weights.table[7 * layer : 7 * layer + 7]
+            for fused in (table[: KEY + 2], table[OUTPUT + 1 : OUTPUT + 3]):
+                groups = {int(m["group"]) for m in fused if m["kind"] == PANELS_Q8}
+                if len(groups) > 1:
+                    raise SettingError(f"layer {layer}: found groups {sorted(groups)} in matrices of one input, expected one size")
+        for m in self.weights.table[self.weights.table["kind"] == PANELS_Q8]:
+            longest = max(longest, int(m["n_groups"] * m["padded_group"]))
+            most_groups = max(most_groups, int(m["n_groups"]))
+        return longest, most_groups
+
+    # ---- sequences --------------------------------------------------------------------------------------------------
+
+    def sequence(self, sampling: Sampling | None = None) -> Sequence:
+        """A new sequence in a free slot. Raises SettingError when all slots are taken."""
+        if not self._free_slots:
+            raise SettingError(f"sequences: found {self.n_slots} in use, expected fewer; close one, or make the engine with more n_slots")
+        slot = self._free_slots.pop(0)
+        try:
+            return Sequence(self, slot, sampling or Sampling())
+        except BaseException:
+            self._free_slots.insert(0, slot)
+            raise
+
+    def sampler_record(self, slot: int) -> np.ndarray:
+        """The SAMPLER record of a slot, cleared."""
+        record = self._samplers[slot : slot + 1]
+        record.view(np.uint8)[:] = 0
+        return record[0]
+
+    def release(self, slot: int) -> None:
+        """Make a slot free; called by Sequence.close."""
+        self._free_slots.append(slot)
+
+    def copy_cache(self, source: int, target: int, n_positions: int) -> None:
+        """Copy keys and values of the first n_positions from one slot to another."""
+        config, s = self.config, self._state[0]
+        blocks, stride = -(-n_positions // LANES), int(s["head_stride"])
+        shape = (config.n_layers, self.n_slots, config.n_kv_heads, int(s["context"]) // LANES, LANES * stride)
+        for name in ("keys", "values"):
+            cache = self._buffers[name].reshape(shape)
+            cache[:, target, :, :blocks] = cache[:, source, :, :blocks]
+
+    # ---- running ----------------------------------------------------------------------------------------------------
+
+    def step(self, sequences: list[Sequence]) -> list[int]:
+        """One forward pass for several sequences: read what is pending of each, choose one id for each.
+
+        Prompts longer than a pass are read first. Raises SettingError when a sequence is full or has nothing pending.
+        """
+        self._check_ready(sequences)
+        if sum(len(s.pending) for s in sequences) > self.max_rows:
+            for s in sequences:
+                self.read_prompt(s)
+        self._fill_rows([(s, s.pending) for s in sequences])
+        return self._sample(sequences, 1, None)
+
+    def run_steps(self, sequence: Sequence, n_steps: int, stop_ids: np.ndarray) -> list[int]:
+        """n_steps steps of one sequence in one call of compiled code, fewer where a stop id comes."""
+        self._check_ready([sequence])
+        if len(sequence.pending) > self.max_rows:
+            self.read_prompt(sequence)
+        self._fill_rows([(sequence, sequence.pending)])
+        return self._sample([sequence], n_steps, stop_ids)
+
+    def read_prompt(self, sequence: Sequence) -> None:
+        """Read what is pending of a sequence but its last id, in pieces of max_rows."""
+        while (n := min(len(sequence.pending) - 1, self.max_rows)) > 0:
+            self._fill_rows([(sequence, sequence.pending[:n])])
+            self._forward(n_wanted=0)
+            sequence.n_read += n
+
+    def logits(self, ids: Iterable[int]) -> np.ndarray:
+        """Logits float32 (T, V) behind each of T ids, from an empty cache. Takes a free slot for the time."""
+        sequence = self.sequence(Sampling(temperature=0))
+        try:
+            sequence.append(ids)
+            rows = []
+            while len(sequence.pending):
+                piece = sequence.pending[:LOGIT_ROWS]
+                self._fill_rows([(sequence, piece)])
+                self._wanted[: len(piece)] = np.arange(len(piece))
+                self._forward(n_wanted=len(piece))
+                rows.append(self.logits_buffer[: len(piece), : self.config.vocab_size].copy())
+                sequence.n_read += len(piece)
+            return np.concatenate(rows) if rows else np.zeros((0, self.config.vocab_size), np.float32)
+        finally:
+            sequence.close()
+
+    def read_bandwidth(self) -> float:
+        """Bytes a second at which all threads read the packed weights and do nothing else (0 for weights that are not packed)."""
+        import time
+
+        n_bytes = self.weights.packed.nbytes
+        if n_bytes < 64:
+            return 0.0
+        self._state["job"], self._state["read_from"] = JOB_READ, address_of(self.weights.packed)
+        self._state["read_bytes"] = n_bytes
+        started = time.perf_counter()
+        self._team.run()
+        return n_bytes / (time.perf_counter() - started)
+
+    def stop(self) -> None:
+        """Ask a running call to end after the current token; may be called from another thread."""
+        self._buffers["signals"][STOP] = 1
+
+    def close(self) -> None:
+        """End the threads; the engine cannot be used afterwards."""
+        self._team.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _check_ready(self, sequences: list[Sequence]) -> None:
+        for s in sequences:
+            if s.is_full:
+                raise SettingError(f"the context of {self.context} tokens is full")
+            if s.n_read >= s.position:
+                raise SettingError("nothing to read: append at least one id first")
+
+    def _fill_rows(self, parts: list[tuple[Sequence, np.ndarray]]) -> None:
+        """Describe the rows of a pass: some ids of each sequence."""
+        row = 0
+        for i, (sequence, ids) in enumerate(parts):
+            n = len(ids)
+            self._ids[row : row + n] = ids
+            self._row_slots[row : row + n] = sequence.slot
+            self._row_positions[row : row + n] = np.arange(sequence.n_read, sequence.n_read + n)
+            self._spans[i] = row, n, sequence.slot, sequence.n_read
+            row += n
+            self._wanted[i] = row - 1
+        self._state["n_rows"], self._state["n_spans"] = row, len(parts)
+
+    def _forward(self, n_wanted: int) -> None:
+        self._state["job"], self._state["n_wanted"], self._state["sample"] = JOB_FORWARD, n_wanted, 0
+        self._team.run()
+
+    def _sample(self, sequences: list[Sequence], n_steps: int, stop_ids: np.ndarray | None) -> list[int]:
+        """Run the pass that _fill_rows described, sample, and go on alone; ids in the order steps, sequences."""
+        state, n = self._state, len(sequences)
+        state["job"], state["n_wanted"], state["sample"], state["n_steps"], state["steps_done"] = JOB_FORWARD, n, 1, n_steps, 0
+        state["n_stop_ids"] = 0 if stop_ids is None else len(stop_ids)
+        state["stop_ids"] = 0 if stop_ids is None else address_of(stop_ids)
+        self._buffers["signals"][STOP] = 0
+        self._team.run()
+        done = int(state["steps_done"][0])
+        for s in sequences:
+            s.n_read = s.position - 1
+        return self._results[: done * n].tolist()
+
+
+def _checked(name: str, value: int | None, default: int, most: int) -> int:
+    value = default if value is None else value
+    if not 1 <= value <= most:
+        raise SettingError(f"{name}: found {value}, expected 1 to {most}")
+    return value
+
+
+def rotary_tables(theta: float, head_size: int, n_positions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tables of RoPE (arXiv:2104.09864) float32 [n_positions * padded head]: cos cos and -sin sin of each pair's angle.
+
+    angle(position, pair) = position * theta ** (-2 pair / head_size), computed in float64.
+    """
+    angles = np.arange(n_positions)[:, None] * theta ** (-np.arange(0, head_size, 2) / head_size)
+    cosines = aligned(n_positions * padded(head_size), np.float32).reshape(n_positions, -1)
+    sines = aligned(n_positions * padded(head_size), np.float32).reshape(n_positions, -1)
+    cosines[:, :head_size] = np.repeat(np.cos(angles), 2, axis=1)
+    sines[:, :head_size:2] = -np.sin(angles)
+    sines[:, 1:head_size:2] = np.sin(angles)
+    return cosines, sines
+
+

@@ -1,0 +1,271 @@
+"""One pass through the model for m rows: decode (one row), prefill (many rows of one sequence), a batch (rows of many sequences).
+
+All threads of the team run `forward` with their rank. Few rows: every thread does the row-wise work itself, redundantly (norm and
+quantization cost less than a barrier), and owns a slice of each matrix: 4 barriers a layer, 5 where heads do not divide
+among threads. Many rows: every thread owns rows through all matrices; only attention, split by heads, needs the others.
+A row's result does not depend on the rows beside it, to the last bit.
+"""
+
+import numpy as np
+
+from llamita.engine.attention import attend, remember
+from llamita.engine.matmul import matmul, matrix_at, n_panels, share
+from llamita.engine.rows import add_rows, embed_row, normalize, quantize_row, quantize_rows, tile_rows
+from llamita.engine.state import (
+    DOWN,
+    GATE,
+    KEY,
+    MATRICES_PER_LAYER,
+    OUTPUT,
+    PAIR_FLOATS,
+    PANELS_Q8,
+    QUERY,
+    SPAN_FIELDS,
+    SPAN_FIRST_ROW,
+    SPAN_POSITION,
+    SPAN_ROWS,
+    SPAN_SLOT,
+    UP,
+    VALUE,
+)
+from llamita.simd.atomics import barrier
+from llamita.simd.kernel import kernel
+from llamita.simd.memory import get_i64, load, store
+from llamita.simd.vectors import LANES, silu_multiply
+
+ROWS_PER_THREAD = 24  # from here on a thread takes rows of its own through all matrices: two barriers a layer
+
+
+@kernel
+def quantized_group(state, first, count):
+    """The group size that the int8 matrices among these want their input in; 0 when there are none."""
+    for i in range(first, first + count):
+        matrix = matrix_at(state.matrices, i)
+        if matrix.kind == PANELS_Q8:
+            return matrix.group
+    return np.int64(0)
+
+
+@kernel
+def wants_floats(state, first, count):
+    """Whether one of these matrices takes its input as it is."""
+    for i in range(first, first + count):
+        if matrix_at(state.matrices, i).kind != PANELS_Q8:
+            return True
+    return False
+
+
+@kernel
+def prepare_normed(state, x, n_rows, norm, first, count, normed, quants, factors, corrections):
+    """Normalize n_rows rows of x for `count` matrices from `first` on: quantized, or as floats in `normed`, or both."""
+    group, floats = quantized_group(state, first, count), wants_floats(state, first, count)
+    width, stride = state.width, state.x_stride
+    norm_weights = state.norms + 4 * norm * stride
+    row = 0
+    while row < n_rows:
+        rows = tile_rows(n_rows - row)
+        for r in range(rows):
+            target = normed + 4 * (row + r) * stride if floats else normed
+            normalize(x + 4 * (row + r) * stride, width, norm_weights, state.norm_epsilon, target)
+            if group > 0:
+                groups_at = 4 * row * (width // group)
+                padded = (group + 3) & ~3 if group & 31 else group
+                quantize_row(
+                    target, width, group, quants + row * (width // group * padded),
+                    factors + groups_at, corrections + groups_at, rows, r,
+                )  # fmt: skip
+        row += rows
+
+
+@kernel
+def prepare(state, x, x_stride, n_rows, n, matrix, quants, factors, corrections):
+    """Quantize n_rows rows of n columns for one matrix, if it wants that."""
+    group = quantized_group(state, matrix, 1)
+    if group > 0:
+        quantize_rows(x, x_stride, n_rows, n, group, quants, factors, corrections)
+
+
+@kernel
+def project_heads(state, layer, group_range, normed, quants, factors, corrections, row, n_rows):
+    """Queries, keys and values of n_rows rows from `row` on, for the key/value groups (first, last) of this thread.
+
+    first < 0 means a share of the panels instead: last is the rank then, and -first the number of threads.
+    """
+    first_group, last_group = group_range
+    for which in range(QUERY, VALUE + 1):
+        matrix = matrix_at(state.matrices, layer * MATRICES_PER_LAYER + which)
+        if first_group < 0:
+            first, last = share(n_panels(matrix), last_group, -first_group)
+        else:
+            heads = state.n_heads // state.n_kv_heads if which == QUERY else 1
+            first = (first_group * heads * state.head_size) >> 4
+            last = (last_group * heads * state.head_size + LANES - 1) >> 4
+        out, stride = state.queries, state.query_stride
+        if which == KEY:
+            out, stride = state.new_keys, state.kv_stride
+        elif which == VALUE:
+            out, stride = state.new_values, state.kv_stride
+        matmul(
+            matrix, normed, state.x_stride, quants, factors, corrections, out + 4 * row * stride, stride, first, last, n_rows
+        )
+
+
+@kernel
+def remember_rows(state, layer, first_group, last_group, row, row_end):
+    """Put keys and values of these rows and groups into the cache; rotate their queries."""
+    head_size, heads = state.head_size, state.n_heads // state.n_kv_heads
+    group_floats = state.context * state.head_stride
+    for r in range(row, row_end):
+        position = get_i64(state.row_positions, r)
+        slot_at = (layer * state.n_slots + get_i64(state.row_slots, r)) * state.n_kv_heads * group_floats
+        angles = 4 * position * state.head_stride
+        for g in range(first_group, last_group):
+            cache = 4 * (slot_at + g * group_floats)
+            remember(
+                state.queries + 4 * (r * state.query_stride + g * heads * head_size),
+                state.new_keys + 4 * (r * state.kv_stride + g * head_size),
+                state.new_values + 4 * (r * state.kv_stride + g * head_size),
+                heads, head_size, state.head_stride, state.cosines + angles, state.sines + angles,
+                state.keys + cache, state.values + cache, position,
+            )  # fmt: skip
+
+
+@kernel
+def attend_heads(state, layer, first_head, last_head, rank):
+    """Attention of these query heads for all spans."""
+    head_size, heads = state.head_size, state.n_heads // state.n_kv_heads
+    group_floats = state.context * state.head_stride
+    queries, mixed = state.tile_queries + 4 * rank * state.tile_private, state.tile_heads + 4 * rank * state.tile_private
+    scores = state.scores + 4 * rank * state.scores_private
+    for s in range(state.n_spans):
+        span = state.spans + 8 * SPAN_FIELDS * s
+        row, slot = get_i64(span, SPAN_FIRST_ROW), get_i64(span, SPAN_SLOT)
+        slot_at = (layer * state.n_slots + slot) * state.n_kv_heads * group_floats
+        for head in range(first_head, last_head):
+            cache = 4 * (slot_at + head // heads * group_floats)
+            place = head * head_size
+            attend(
+                state.attended + 4 * (row * state.query_stride + place), state.query_stride,
+                state.queries + 4 * (row * state.query_stride + place), state.query_stride,
+                state.keys + cache, state.values + cache, head_size, state.head_stride, state.score_scale,
+                get_i64(span, SPAN_ROWS), get_i64(span, SPAN_POSITION), queries, mixed, scores,
+            )  # fmt: skip
+
+
+@kernel
+def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, n_rows, part, n_parts):
+    """hidden = silu(gate x) * (up x): some panels of both at a time, joined while they are in the first-level cache."""
+    gate = matrix_at(state.matrices, layer * MATRICES_PER_LAYER + GATE)
+    up = matrix_at(state.matrices, layer * MATRICES_PER_LAYER + UP)
+    first, last = share(n_panels(gate), part, n_parts)
+    step = max(PAIR_FLOATS // (2 * LANES * n_rows), np.int64(2))
+    while first < last:
+        panels = min(step, last - first)
+        stride = panels * LANES
+        gates, ups = pairs - 4 * first * LANES, pairs + 4 * (n_rows * stride - first * LANES)  # matmul adds first * LANES
+        for which in range(2):
+            matrix, out = (up, ups) if which else (gate, gates)
+            matmul(
+                matrix, normed, state.x_stride, quants, factors, corrections, out, stride, first, first + panels, n_rows
+            )
+        columns = min(stride, state.hidden_stride - first * LANES)
+        for r in range(n_rows):
+            target = state.hidden + 4 * ((row + r) * state.hidden_stride + first * LANES)
+            for i in range(0, columns, LANES):
+                at = r * stride + i
+                store(target, i, silu_multiply(load(pairs, at), load(pairs, n_rows * stride + at)))
+        first += panels
+
+
+@kernel
+def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, corrections):
+    """Logits of the wanted rows, [n_wanted][logits_stride]; every thread makes a slice of the vocabulary."""
+    stride = state.x_stride
+    for i in range(state.n_wanted):
+        r = get_i64(state.wanted, i)
+        if row <= r < row_end and (by_rows or rank == 0):
+            source = x + 4 * (r - row) * stride
+            for k in range(0, stride, LANES):
+                store(state.last, i * stride + k, load(source, k))
+    barrier(state.meeting, state.n_threads)
+    head = state.n_layers * MATRICES_PER_LAYER
+    prepare_normed(state, state.last, state.n_wanted, 2 * state.n_layers, head, 1, normed, quants, factors, corrections)
+    matrix = matrix_at(state.matrices, head)
+    first, last = share(n_panels(matrix), rank, state.n_threads)
+    matmul(
+        matrix, normed, stride, quants, factors, corrections, state.logits, state.logits_stride, first, last, state.n_wanted
+    )
+
+
+@kernel
+def forward(state, rank):
+    """Read ids at their positions into the cache; fill the logits of the wanted rows. Ends without a barrier."""
+    stride, n_rows, n_threads, meeting = state.x_stride, state.n_rows, state.n_threads, state.meeting
+    x, normed = state.x + 4 * rank * state.x_private, state.normed + 4 * rank * state.normed_private
+    quants = state.quants + rank * state.quants_private
+    factors, corrections = state.factors + 4 * rank * state.factors_private, state.corrections + 4 * rank * state.factors_private
+    pairs = state.pairs + 4 * rank * state.pairs_private
+    query_width = state.n_heads * state.head_size
+
+    by_rows = n_rows >= ROWS_PER_THREAD * n_threads
+    row, row_end = share(n_rows, rank, n_threads) if by_rows else (np.int64(0), n_rows)  # rows and panels of this thread
+    part, n_parts = (np.int64(0), np.int64(1)) if by_rows else (rank, n_threads)
+    mine = row_end - row
+    owns_heads = state.owns_heads == 1 and not by_rows
+    first_group, last_group = share(state.n_kv_heads, rank, n_threads)
+    first_head, last_head = share(state.n_heads, rank, n_threads)
+    if owns_heads:
+        heads = state.n_heads // state.n_kv_heads
+        first_head, last_head = first_group * heads, last_group * heads
+        groups = (first_group, last_group)
+    else:
+        groups = (-n_parts, part)
+
+    embedding = matrix_at(state.embedding, 0)
+    for r in range(mine):
+        embed_row(embedding, get_i64(state.ids, row + r), x + 4 * r * stride)
+    for layer in range(state.n_layers):
+        first = layer * MATRICES_PER_LAYER
+        prepare_normed(state, x, mine, 2 * layer, first + QUERY, 3, normed, quants, factors, corrections)
+        project_heads(state, layer, groups, normed, quants, factors, corrections, row, mine)
+        if owns_heads:
+            remember_rows(state, layer, first_group, last_group, row, row_end)
+        elif by_rows:
+            remember_rows(state, layer, np.int64(0), state.n_kv_heads, row, row_end)
+            barrier(meeting, n_threads)
+        else:
+            barrier(meeting, n_threads)
+            remember_rows(state, layer, first_group, last_group, row, row_end)
+            barrier(meeting, n_threads)
+        attend_heads(state, layer, first_head, last_head, rank)
+        barrier(meeting, n_threads)
+
+        attended, projected = state.attended + 4 * row * state.query_stride, state.projected + 4 * row * stride
+        prepare(state, attended, state.query_stride, mine, query_width, first + OUTPUT, quants, factors, corrections)
+        output = matrix_at(state.matrices, first + OUTPUT)
+        first_panel, last_panel = share(n_panels(output), part, n_parts)
+        matmul(
+            output, attended, state.query_stride, quants, factors, corrections, projected, stride, first_panel, last_panel, mine
+        )
+        if not by_rows:
+            barrier(meeting, n_threads)
+
+        add_rows(x, projected, mine * stride)
+        prepare_normed(state, x, mine, 2 * layer + 1, first + GATE, 2, normed, quants, factors, corrections)
+        gated_units(state, layer, normed, quants, factors, corrections, pairs, row, mine, part, n_parts)
+        if not by_rows:
+            barrier(meeting, n_threads)
+
+        hidden = state.hidden + 4 * row * state.hidden_stride
+        prepare(state, hidden, state.hidden_stride, mine, state.mlp_width, first + DOWN, quants, factors, corrections)
+        down = matrix_at(state.matrices, first + DOWN)
+        matmul(
+            down, hidden, state.hidden_stride, quants, factors, corrections, projected, stride, first_panel, last_panel, mine
+        )
+        if not by_rows:
+            barrier(meeting, n_threads)
+        add_rows(x, projected, mine * stride)
+    if state.n_wanted > 0:
+        classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, corrections)
+
+

@@ -1,0 +1,101 @@
+"""Matrix times rows of activations, for every storage: chooses micro-kernel tiles, keeps a panel in cache while all rows pass."""
+
+import numpy as np
+
+from llamita.engine.float_tile import rows_tile
+from llamita.engine.int8_tile import int8_tile
+from llamita.engine.rows import block_of, padded_columns, tile_rows
+from llamita.engine.state import MATRIX, PANELS_Q8
+from llamita.simd.isa import current_isa
+from llamita.simd.kernel import kernel
+from llamita.simd.memory import prefetch, record_reader
+from llamita.simd.vectors import LANES
+
+matrix_at = record_reader(MATRIX)
+
+_TILES = current_isa().quantized_tiles
+WIDE_PANELS = max(panels for panels, _ in _TILES)
+WIDE_ROWS = max(rows for panels, rows in _TILES if panels == WIDE_PANELS)
+(ONE_WEIGHTS, _), (MANY_WEIGHTS, MANY_ROWS) = current_isa().float_tiles[0], current_isa().float_tiles[-2]
+if len(current_isa().float_tiles) == 2:  # no tile for many rows
+    MANY_WEIGHTS, MANY_ROWS = ONE_WEIGHTS, 1
+
+
+@kernel
+def share(n, part, n_parts):
+    """The part-th of n_parts almost equal slices of range(n): first, end."""
+    return n * part // n_parts, n * (part + 1) // n_parts
+
+
+@kernel
+def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first, last, n_rows):
+    """matmul for int8 panels; quantized activations as quantize_rows writes them."""
+    group = matrix.group
+    block, n_groups, row_size = block_of(group), matrix.n_groups, padded_columns(matrix.columns, group)
+    n_blocks = matrix.padded_group // block
+    panel_bytes, scale_bytes = LANES * row_size, 2 * LANES * n_groups
+    panel = first
+    while panel < last:
+        panels = 1
+        if block != 4 and n_rows >= WIDE_ROWS and panel + WIDE_PANELS <= last:
+            panels = WIDE_PANELS
+        weights = matrix.weights + panel * panel_bytes
+        ahead, ahead_end = weights + panels * panel_bytes, weights + 2 * panels * panel_bytes
+        slice_bytes = panels * panel_bytes * WIDE_ROWS // n_rows
+        row = 0
+        while row < n_rows:
+            rows = tile_rows(n_rows - row)
+            step = panels if rows == WIDE_ROWS else 1
+            if n_rows > WIDE_ROWS:  # many tiles a panel: enough time to fetch the next panels meanwhile
+                for line in range(ahead, min(ahead + slice_bytes, ahead_end), 64):
+                    prefetch(line)
+                ahead += slice_bytes
+            groups_at = 4 * row * n_groups
+            for p in range(0, panels, step):
+                int8_tile(
+                    block, step, rows, out + 4 * (row * out_stride + (panel + p) * LANES), out_stride,
+                    weights + p * panel_bytes, matrix.scales + (panel + p) * scale_bytes, quants + row * row_size,
+                    factors + groups_at, corrections + groups_at, n_groups, n_blocks, matrix.multiplier,
+                )  # fmt: skip
+            row += rows
+        panel += panels
+
+
+@kernel
+def multiply_rows(matrix, x, x_stride, out, out_stride, first, last, n_rows):
+    """matmul for rows of floats: first and last count weight rows here."""
+    weight = first
+    while weight < last:
+        n_weights = ONE_WEIGHTS if weight + ONE_WEIGHTS <= last else 1
+        weights = matrix.weights + weight * matrix.row_bytes
+        row = 0
+        while row < n_rows:
+            rows, step = 1, n_weights
+            if MANY_ROWS > 1 and n_rows - row >= MANY_ROWS and n_weights == ONE_WEIGHTS:
+                rows, step = MANY_ROWS, MANY_WEIGHTS
+            for i in range(0, n_weights, step):
+                rows_tile(
+                    matrix.kind, step, rows, out + 4 * (row * out_stride + weight + i), out_stride,
+                    weights + i * matrix.row_bytes, matrix.row_bytes, x + 4 * row * x_stride, x_stride, matrix.columns,
+                )  # fmt: skip
+            row += rows
+        weight += n_weights
+
+
+@kernel
+def matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, first, last, n_rows):
+    """out float32[row, weight row] for the weight rows 16 * first to 16 * last of one matrix and n_rows activation rows.
+
+    x: float32 rows for ROWS_*; quants, factors, corrections: the same rows quantized for PANELS_Q8. Panels write whole vectors.
+    """
+    if matrix.kind == PANELS_Q8:
+        multiply_panels(matrix, quants, factors, corrections, out, out_stride, first, last, n_rows)
+    else:
+        end = min(last * LANES, matrix.rows)
+        multiply_rows(matrix, x, x_stride, out, out_stride, first * LANES, end, n_rows)
+
+
+@kernel
+def n_panels(matrix):
+    """Vectors of 16 weight rows, the last perhaps in part."""
+    return (matrix.rows + np.int64(LANES - 1)) >> 4

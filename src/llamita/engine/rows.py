@@ -1,0 +1,215 @@
+"""Work on one row (one token) of activations: embedding, RMS norm, quantization, rotary embedding, softmax.
+
+Arguments named like arrays are addresses; rows are padded with zeros to whole vectors unless a count says otherwise.
+"""
+
+import numpy as np
+
+from llamita.engine.int8_tile import BLOCK, SMALL_BLOCK
+from llamita.engine.state import ROWS_BF16, ROWS_F16, ROWS_F32
+from llamita.simd.isa import current_isa
+from llamita.simd.kernel import kernel
+from llamita.simd.memory import (
+    get_f16,
+    get_f32,
+    get_i8,
+    load,
+    load_bf16,
+    load_first,
+    set_f32,
+    set_i8,
+    set_i32,
+    store,
+    store_first,
+    store_i8,
+)
+from llamita.simd.vectors import (
+    LANES,
+    absolute,
+    add,
+    add_i32,
+    exp,
+    fma,
+    keep_first,
+    maximum,
+    multiply,
+    reduce_add,
+    reduce_add_i32,
+    reduce_max,
+    round_to_i32,
+    splat,
+    splat_i32,
+    swap_pairs,
+)
+
+ROW_TILES = current_isa().row_tiles
+OFFSET = current_isa().weight_offset
+ROUNDING = np.float32(12582912.0)  # 1.5 * 2**23: adding and taking it away rounds half to even
+
+
+@kernel
+def tile_rows(n_rows):
+    """Activation rows of the next tile when n_rows are left: exact sizes, so no kernel writes beyond its rows."""
+    for size in ROW_TILES:
+        if n_rows >= size:
+            return size
+    return 1
+
+
+@kernel
+def block_of(group):
+    """Bytes of one activation row that lie together: what the int8 micro-kernel unrolls."""
+    return BLOCK if group % BLOCK == 0 else SMALL_BLOCK
+
+
+@kernel
+def embed_row(matrix, token, out):
+    """out float32[columns] = row `token` of the embedding, from any ROWS_* storage. Whole vectors may touch what lies behind."""
+    row, n = matrix.weights + token * matrix.row_bytes, matrix.columns
+    if matrix.kind == ROWS_F32:
+        for i in range(n):
+            set_f32(out, i, get_f32(row, i))
+    elif matrix.kind == ROWS_F16:
+        for i in range(n):
+            set_f32(out, i, get_f16(row, i))
+    elif matrix.kind == ROWS_BF16:
+        done = n - n % LANES
+        for i in range(0, done, LANES):
+            store(out, i, load_bf16(row, i))
+        for i in range(done, n):  # two bytes a number, upper half of a float32
+            low, high = get_i8(row, 2 * i) & 255, get_i8(row, 2 * i + 1) & 255
+            set_i32(out, i, np.int32((low | high << 8) << 16))
+    else:
+        scales = matrix.scales + token * matrix.scale_row_bytes
+        for g in range(matrix.n_groups):
+            at = scales + g * matrix.scale_group_bytes
+            scale = get_f16(at, 0) if matrix.scale_is_half else get_f32(at, 0)
+            weights = row + g * matrix.group_bytes
+            for i in range(matrix.group):
+                set_f32(out, g * matrix.group + i, np.float32(get_i8(weights, i)) * scale)
+
+
+@kernel
+def normalize(x, n, norm, epsilon, out):
+    """out = x / sqrt(mean(x**2) + epsilon) * norm over n columns (arXiv:1910.07467)."""
+    squares = splat(np.float32(0.0))
+    for i in range(0, n, LANES):
+        v = load(x, i)
+        squares = fma(v, v, squares)
+    inverse = splat(np.float32(1.0) / np.sqrt(reduce_add(squares) / np.float32(n) + epsilon))
+    for i in range(0, n, LANES):
+        store(out, i, multiply(multiply(load(x, i), inverse), load(norm, i)))
+
+
+@kernel
+def quantize_wide(x, n, group, quants, factors, corrections, rows, row):
+    """quantize_row for groups that are multiples of 32."""
+    for g in range(n // group):
+        start = g * group
+        peak = absolute(load(x, start))
+        for k in range(LANES, group, LANES):
+            peak = maximum(peak, absolute(load(x, start + k)))
+        top = reduce_max(peak)
+        inverse = splat(np.float32(127.0) / top if top > 0 else np.float32(0.0))
+        total = splat_i32(np.int32(0))
+        for k in range(0, group, LANES):
+            q = round_to_i32(multiply(load(x, start + k), inverse))
+            total = add_i32(total, q)
+            i = start + k
+            store_i8(quants, (i >> 5) * BLOCK * rows + row * BLOCK + (i & 31), q)
+        set_f32(factors, g * rows + row, top * np.float32(1.0 / 127.0))
+        set_i32(corrections, g * rows + row, np.int32(-OFFSET) * reduce_add_i32(total))
+
+
+@kernel
+def quantize_narrow(x, n, group, quants, factors, corrections, rows, row):
+    """quantize_row for any group; each is padded with zeros to a multiple of 4."""
+    padded = (group + 3) & ~3
+    for g in range(n // group):
+        top = np.float32(0.0)
+        for k in range(group):
+            top = max(top, abs(get_f32(x, g * group + k)))
+        inverse = np.float32(127.0) / top if top > 0 else np.float32(0.0)
+        total = 0
+        for k in range(padded):
+            q = 0
+            if k < group:
+                q = np.int64((get_f32(x, g * group + k) * inverse + ROUNDING) - ROUNDING)
+            total += q
+            i = g * padded + k
+            set_i8(quants, (i >> 2) * SMALL_BLOCK * rows + row * SMALL_BLOCK + (i & 3), q)
+        set_f32(factors, g * rows + row, top * np.float32(1.0 / 127.0))
+        set_i32(corrections, g * rows + row, np.int32(-OFFSET * total))
+
+
+@kernel
+def quantize_row(x, n, group, quants, factors, corrections, rows, row):
+    """Write row `row` of a tile of `rows` rows: x float32[n] to int8 in groups, scale = largest magnitude / 127.
+
+    quants [k / block][rows][block], factors float32 and corrections int32 [n / group][rows]: -offset * sum of the group.
+    """
+    if block_of(group) == BLOCK:
+        quantize_wide(x, n, group, quants, factors, corrections, rows, row)
+    else:
+        quantize_narrow(x, n, group, quants, factors, corrections, rows, row)
+
+
+@kernel
+def padded_columns(n, group):
+    """Bytes of a quantized row."""
+    return n if block_of(group) == BLOCK else n // group * ((group + 3) & ~3)
+
+
+@kernel
+def quantize_rows(x, x_stride, n_rows, n, group, quants, factors, corrections):
+    """Quantize n_rows rows, tile after tile as the micro-kernel takes them."""
+    row, size = 0, padded_columns(n, group)
+    while row < n_rows:
+        rows = tile_rows(n_rows - row)
+        for r in range(rows):
+            groups_at = 4 * row * (n // group)
+            quantize_row(
+                x + 4 * (row + r) * x_stride, n, group, quants + row * size, factors + groups_at, corrections + groups_at, rows, r
+            )
+        row += rows
+
+
+@kernel
+def add_rows(x, y, n):
+    """x += y over n columns."""
+    for i in range(0, n, LANES):
+        store(x, i, add(load(x, i), load(y, i)))
+
+
+@kernel
+def rotate(x, n, cosines, sines):
+    """Turn the pairs of one head of n columns by its position's angles (arXiv:2104.09864).
+
+    The tables hold cos cos and -sin sin for each pair. Nothing behind the head is touched.
+    """
+    for i in range(0, n, LANES):
+        left = n - i
+        v = load(x, i) if left >= LANES else load_first(x, i, left)
+        v = fma(v, load(cosines, i), multiply(swap_pairs(v), load(sines, i)))
+        if left >= LANES:
+            store(x, i, v)
+        else:
+            store_first(x, i, v, left)
+
+
+@kernel
+def softmax(scores, stride, n_blocks, n_positions):
+    """exp(score - max) of one row in blocks of 16, stride floats apart; beyond n_positions 0. Returns 1 / sum."""
+    for block in range(n_positions >> 4, n_blocks):  # blocks before these are whole
+        i = block * stride
+        store(scores, i, keep_first(load(scores, i), n_positions - block * LANES))
+    peak = load(scores, 0)
+    for block in range(1, n_blocks):
+        peak = maximum(peak, load(scores, block * stride))
+    top = splat(-reduce_max(peak))
+    total = splat(np.float32(0.0))
+    for block in range(n_blocks):
+        e = exp(add(load(scores, block * stride), top))
+        store(scores, block * stride, e)
+        total = add(total, e)
+    return np.float32(1.0) / reduce_add(total)

@@ -1,0 +1,44 @@
+"""Sampling: how the next token is chosen, as the user says it. engine/sampler.py does it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llamita.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw tokens. The defaults are llama2.c's.
+
+    temperature: 0 takes the most likely token; 1 draws as the model says. top_p: only the most likely tokens whose probabilities
+    sum up to this (arXiv:1904.09751); 0 or 1: all. top_k: only the k most likely; 0: all. min_p: only tokens at least this
+    times as likely as the most likely (arXiv:2407.01082). repetition_penalty: divides the (positive) logits of the last
+    repetition_window ids (arXiv:1909.05858). logit_bias: id -> number added to its logit. seed: the state of the xorshift64*
+    generator, 64 bits, not 0; equal seeds draw equal tokens.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 0.9
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    repetition_window: int = 64
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int = 1
+
+    def validate(self) -> "Sampling":
+        """Return the settings; raise SettingError at one outside its range."""
+        ranges = {
+            "temperature": (self.temperature, 0.0, 1e6),
+            "top_p": (self.top_p, 0.0, 1.0),
+            "top_k": (self.top_k, 0, 1 << 31),
+            "min_p": (self.min_p, 0.0, 1.0),
+            "repetition_penalty": (self.repetition_penalty, 1e-6, 1e6),
+            "repetition_window": (self.repetition_window, 0, 1 << 31),
+        }
+        for name, (value, low, high) in ranges.items():
+            if not low <= value <= high:  # NaN fails too
+                raise SettingError(f"{name}: found {value}, expected {low:g} to {high:g}")
+        if self.seed % (1 << 64) == 0:
+            raise SettingError("seed: found 0, expected any other 64-bit number (xorshift never leaves 0)")
+        return self

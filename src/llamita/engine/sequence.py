@@ -1,0 +1,140 @@
+"""Sequence: one text in the making. It holds a slot of the engine's cache, its sampling settings and its ids."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llamita.engine.memory import address_of, aligned
+from llamita.engine.sampling import Sampling
+from llamita.errors import SettingError
+
+if TYPE_CHECKING:
+    from llamita.engine.engine import Engine
+
+PATIENCE_SECONDS = 0.05  # compiled code returns to Python this often, so that Ctrl-C is heard
+
+
+class Sequence:
+    """Made by Engine.sequence. `append` what is to be read, then `next` or `run` for what follows; `close` when done.
+
+    A token at index i is read into the cache at position i; `n_read` of them have been, the rest is pending.
+    """
+
+    def __init__(self, engine: Engine, slot: int, sampling: Sampling) -> None:
+        self._engine, self.slot, self.sampling = engine, slot, sampling.validate()
+        self.n_read = 0
+        self._history = aligned(engine.context + 1, np.int64)
+        self._sampler = engine.sampler_record(slot)
+        self._sampler["history"], self._sampler["n_history"] = address_of(self._history), 0
+        self._apply(sampling)
+
+    def _apply(self, sampling: Sampling) -> None:
+        vocab_size = self._engine.config.vocab_size
+        if unknown := [i for i in sampling.logit_bias if not 0 <= i < vocab_size]:
+            raise SettingError(f"logit_bias: found id {unknown[0]}, expected 0 to {vocab_size - 1}")
+        self._bias_ids = np.array(list(sampling.logit_bias), np.int64)
+        self._bias_values = np.array(list(sampling.logit_bias.values()), np.float32)
+        record = self._sampler
+        record["rng"] = np.uint64(sampling.seed % (1 << 64))
+        record["temperature"], record["top_p"], record["min_p"] = sampling.temperature, sampling.top_p, sampling.min_p
+        record["top_k"] = sampling.top_k
+        record["repetition_penalty"], record["penalty_window"] = sampling.repetition_penalty, sampling.repetition_window
+        record["n_bias"] = len(self._bias_ids)
+        record["bias_ids"], record["bias_values"] = address_of(self._bias_ids), address_of(self._bias_values)
+
+    @property
+    def position(self) -> int:
+        """Number of ids: read ones and pending ones."""
+        return int(self._sampler["n_history"])
+
+    @property
+    def ids(self) -> list[int]:
+        """All ids so far: appended and sampled."""
+        return self._history[: self.position].tolist()
+
+    @property
+    def pending(self) -> np.ndarray:
+        """Ids that the next step reads, int64."""
+        return self._history[self.n_read : self.position]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the last id lies beyond the context: nothing can follow it."""
+        return self.position > self._engine.context
+
+    def append(self, ids: Iterable[int]) -> None:
+        """Add ids to be read before the next token is chosen. Raises SettingError when they do not fit the context."""
+        new = np.fromiter(ids, np.int64)
+        position, config = self.position, self._engine.config
+        if position + len(new) > self._engine.context:
+            raise SettingError(
+                f"the text has {position + len(new)} tokens, the context has room for {self._engine.context}; shorten the text"
+            )
+        if len(new) and not 0 <= new.min() <= new.max() < config.vocab_size:
+            raise SettingError(f"token ids: found {new.min()} to {new.max()}, expected 0 to {config.vocab_size - 1}")
+        self._history[position : position + len(new)] = new
+        self._sampler["n_history"] = position + len(new)
+
+    def next(self) -> int:
+        """Read what is pending and choose one id, which becomes pending. Raises SettingError when the context is full."""
+        return self._engine.step([self])[0]
+
+    def run(self, n: int, stop_ids: Iterable[int] = ()) -> list[int]:
+        """`next` up to n times, in compiled code; ends after a stop id or where the context does."""
+        stop, ids = np.array(list(stop_ids), np.int64), []
+        n_steps = 1
+        while len(ids) < n and not self.is_full:
+            n_steps = min(n_steps, n - len(ids), self._engine.context - self.position + 1)
+            started = time.perf_counter()
+            ids += self._engine.run_steps(self, n_steps, stop)
+            if len(stop) and ids[-1] in stop:
+                break
+            seconds = (time.perf_counter() - started) / n_steps
+            n_steps = max(1, int(PATIENCE_SECONDS / max(seconds, 1e-6)))
+        return ids
+
+    def read(self) -> None:
+        """Read pending ids into the cache but the last, so that a fork need not read them again."""
+        self._engine.read_prompt(self)
+
+    def skip_coins(self, n: int) -> None:
+        """Draw n random numbers and forget them, as llama2.c's chat does at positions of the prompt; none at temperature 0."""
+        if self.sampling.temperature == 0:
+            return
+        state, mask = int(self._sampler["rng"]), (1 << 64) - 1
+        for _ in range(n):
+            state ^= state >> 12
+            state = (state ^ state << 25) & mask
+            state ^= state >> 27
+        self._sampler["rng"] = np.uint64(state)
+
+    def rewind(self, position: int) -> None:
+        """Forget all ids from `position` on, to go on with others. Raises SettingError unless 0 <= position <= self.position."""
+        if not 0 <= position <= self.position:
+            raise SettingError(f"position: found {position}, expected 0 to {self.position}")
+        self._sampler["n_history"] = position
+        self.n_read = min(self.n_read, max(position - 1, 0))  # the last id is read again, for its logits
+
+    def fork(self, n: int) -> list[Sequence]:
+        """n new sequences that go on from here, the i-th with seed + i + 1; what was read is copied, not read again."""
+        self.read()
+        forks = []
+        for i in range(n):
+            seed = (self.sampling.seed + i + 1) % (1 << 64) or 1
+            settings = {**self.sampling.__dict__, "seed": seed}
+            fork = self._engine.sequence(Sampling(**settings))
+            self._engine.copy_cache(self.slot, fork.slot, self.n_read)
+            fork._history[: self.position] = self._history[: self.position]
+            fork._sampler["n_history"], fork.n_read = self.position, self.n_read
+            forks.append(fork)
+        return forks
+
+    def close(self) -> None:
+        """Give the slot back."""
+        if self.slot >= 0:
+            self._engine.release(self.slot)
+            self.slot = -1

@@ -1,0 +1,70 @@
+"""The records through which Python and the compiled step share everything: sizes, addresses of buffers, the job to do.
+
+Python fills them (engine.py), the kernels read them by address. A field called like a buffer is its address; *_stride counts
+elements from one row to the next, padded to whole vectors. Letters as in model.py. Knows no Numba.
+"""
+
+import numpy as np
+
+# kinds of a stored matrix: rows as in the file, or int8 packed in panels of 16 rows
+ROWS_F32, ROWS_F16, ROWS_BF16, ROWS_Q8, PANELS_Q8 = range(5)
+KIND_OF_DTYPE = {"f32": ROWS_F32, "f16": ROWS_F16, "bf16": ROWS_BF16, "q8_0": ROWS_Q8}
+
+JOB_FORWARD, JOB_PACK, JOB_READ = range(3)
+
+# places of a layer's matrices in the table; the classifier comes after the last layer
+QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = range(7)
+MATRICES_PER_LAYER = 7
+
+
+def _record(integers: str, floats: str = "") -> np.dtype:
+    fields = [(name, np.int64) for name in integers.split()] + [(name, np.float32) for name in floats.split()]
+    return np.dtype(fields, align=True)
+
+
+# ROWS_*: rows[columns] row_bytes apart; ROWS_Q8: groups of `group` int8 group_bytes apart, a scale (float16 if scale_is_half) for
+# each group. PANELS_Q8: see pack.py; padded_group is what a group takes there, scales are float16 times `multiplier`.
+MATRIX = _record(
+    "kind rows columns weights row_bytes group padded_group n_groups group_bytes "
+    "scales scale_row_bytes scale_group_bytes scale_is_half",
+    "multiplier",
+)
+
+# One of each sequence: how its next token is drawn. rng is the xorshift state; history holds all its ids.
+SAMPLER = np.dtype(
+    [("rng", np.uint64)]
+    + [(name, np.int64) for name in "top_k penalty_window n_bias bias_ids bias_values history n_history".split()]
+    + [(name, np.float32) for name in "temperature top_p min_p repetition_penalty".split()],
+    align=True,
+)
+
+STATE = _record(
+    # sizes
+    "width x_stride n_heads n_kv_heads head_size head_stride mlp_width hidden_stride query_stride kv_stride "
+    "n_layers vocab_size logits_stride context n_slots max_rows owns_heads "
+    # the model
+    "matrices embedding norms cosines sines "
+    # the cache: keys [L][slot][G][context/16][head_stride][16], values [L][slot][G][context][head_stride]
+    "keys values "
+    # buffers that all threads share, one row a token
+    "queries new_keys new_values attended hidden projected last logits "
+    # buffers of one thread each, and their elements per thread
+    "x x_private normed normed_private quants quants_private factors corrections factors_private pairs pairs_private "
+    "tile_queries tile_heads tile_private scores scores_private probabilities candidates candidate_ids "
+    # the team: meeting = barrier memory, signals = see work.py
+    "n_threads meeting signals "
+    # the job
+    "job published n_rows ids row_slots row_positions n_spans spans n_wanted wanted "
+    "sample samplers n_steps steps_done go_on results stop_ids n_stop_ids "
+    # jobs besides the forward pass
+    "source target read_from read_bytes",
+    "norm_epsilon score_scale",
+)
+
+# fields of a span, int64[4]: consecutive rows that belong to one sequence
+SPAN_FIRST_ROW, SPAN_ROWS, SPAN_SLOT, SPAN_POSITION, SPAN_FIELDS = range(5)
+
+# signals, int64, a cache line (8) each: number of jobs so far; wish to stop; of each rank: whether it is parked, jobs it has seen
+JOBS, STOP, PARKED = 0, 8, 16
+
+PAIR_FLOATS = 8192  # gate and up outputs held at once: they should stay in the first-level cache

@@ -1,0 +1,191 @@
+"""A Numba type that *is* an LLVM vector of 16 lanes, and functions that become one instruction (or a few) each.
+
+Numba has had no vector math library since 0.62: np.exp in a loop is a scalar call, 40 times slower than `exp` here.
+The emit_* functions write LLVM code and are shared with the micro-kernels; the lower-case names are for compiled code.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from llamita.simd.isa import LANES, current_isa
+
+F32, F16 = ir.FloatType(), ir.HalfType()
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+VF32, VF16 = ir.VectorType(F32, LANES), ir.VectorType(F16, LANES)
+VI8, VI16, VI32 = (ir.VectorType(element, LANES) for element in (I8, I16, I32))
+
+
+class Vector(types.Type):
+    """A Numba type whose values are LLVM vectors."""
+
+    def __init__(self, name: str, llvm_type: ir.Type) -> None:
+        self.llvm_type = llvm_type
+        super().__init__(name=name)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, data_model_manager: Any, vector: Vector) -> None:
+        super().__init__(data_model_manager, vector, vector.llvm_type)
+
+
+f32x16, i32x16 = Vector("f32x16", VF32), Vector("i32x16", VI32)
+
+
+def operation(result: Any, *parameters: Any) -> Callable[[Callable], Any]:
+    """Turn `emit(builder, *operands) -> value` into a function that compiled code can call with up to 4 arguments."""
+
+    def wrap(emit: Callable) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
+            emitted = emit(builder, *operands)
+            return context.get_dummy_value() if result is types.void else emitted
+
+        made = result(*parameters), codegen
+        # Numba wants to see the number of arguments, hence no *arguments
+        typers = (
+            lambda t: made,
+            lambda t, a: made,
+            lambda t, a, b: made,
+            lambda t, a, b, c: made,
+            lambda t, a, b, c, d: made,
+        )
+        return intrinsic(typers[len(parameters)])
+
+    return wrap
+
+
+def call(builder: Any, name: str, result: ir.Type, *operands: Any, **flags: Any) -> Any:
+    """Emit a call of an LLVM intrinsic or C function."""
+    function_type = ir.FunctionType(result, [operand.type for operand in operands])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), operands, **flags)
+
+
+def constant(vector_type: ir.VectorType, value: Any) -> ir.Constant:
+    """The same value in all lanes, or a list of one value a lane."""
+    return ir.Constant(vector_type, value if isinstance(value, list) else [value] * vector_type.count)
+
+
+LANE_NUMBERS = constant(VI32, list(range(LANES)))
+
+
+def emit_splat(builder: Any, scalar: Any, vector_type: ir.VectorType) -> Any:
+    """One scalar in all lanes; from a load this folds into the memory operand of its user, as {1to16}."""
+    undefined = ir.Constant(vector_type, ir.Undefined)
+    lanes = ir.Constant(ir.VectorType(I32, vector_type.count), [0] * vector_type.count)
+    return builder.shuffle_vector(builder.insert_element(undefined, scalar, I32(0)), undefined, lanes)
+
+
+def emit_fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c. Without the instruction LLVM would call fmaf for every lane: there, two roundings are better."""
+    if current_isa().name == "plain":
+        return builder.fadd(builder.fmul(a, b), c)
+    return call(builder, "llvm.fma.v16f32", VF32, a, b, c)
+
+
+def emit_round(builder: Any, x: Any) -> Any:
+    """Round half to even, as float. Without the instruction: adding 1.5 * 2**23 pushes the fraction out (|x| < 2**22)."""
+    if current_isa().name == "plain":
+        magic = constant(VF32, 12582912.0)
+        return builder.fsub(builder.fadd(x, magic), magic)
+    return call(builder, "llvm.rint.v16f32", VF32, x)
+
+
+def emit_exp(builder: Any, x: Any) -> Any:
+    """e**x = 2**whole * polynomial(fraction): relative error 4e-6; -inf and all below -87 give 0, above 88 it stays at e**88."""
+    in_range = builder.fcmp_ordered(">", x, constant(VF32, -87.0))
+    x = builder.select(builder.fcmp_ordered("<", x, constant(VF32, 88.0)), x, constant(VF32, 88.0))
+    x = builder.select(in_range, x, constant(VF32, 0.0))
+    x = builder.fmul(x, constant(VF32, math.log2(math.e)))
+    whole = emit_round(builder, x)
+    fraction = builder.fsub(x, whole)
+    value = constant(VF32, 0.0013333558146428443)
+    for term in (0.009618129107628477, 0.05550410866482158, 0.2402265069591007, 0.6931471805599453, 1.0):
+        value = emit_fma(builder, value, fraction, constant(VF32, term))
+    exponent = builder.shl(builder.add(builder.fptosi(whole, VI32), constant(VI32, 127)), constant(VI32, 23))
+    value = builder.fmul(value, builder.bitcast(exponent, VF32))
+    return builder.select(in_range, value, constant(VF32, 0.0))
+
+
+def emit_maximum(builder: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
+def emit_reduce_add(builder: Any, x: Any) -> Any:
+    """The sum of the lanes by halves: always in the same order, so that equal vectors give equal sums."""
+    n = LANES
+    while n > 1:
+        n //= 2
+        undefined = ir.Constant(x.type, ir.Undefined)
+        parts = (ir.Constant(ir.VectorType(I32, n), list(range(start, start + n))) for start in (0, n))
+        low, high = (builder.shuffle_vector(x, undefined, part) for part in parts)
+        x = builder.fadd(low, high)
+    return builder.extract_element(x, I32(0))
+
+
+def emit_lane_mask(builder: Any, n_lanes: Any) -> Any:
+    """<16 x i1>: the lanes before n_lanes (int64)."""
+    return builder.icmp_signed("<", LANE_NUMBERS, emit_splat(builder, builder.trunc(n_lanes, I32), VI32))
+
+
+splat = operation(f32x16, types.float32)(lambda b, x: emit_splat(b, x, VF32))
+splat_i32 = operation(i32x16, types.int32)(lambda b, x: emit_splat(b, x, VI32))
+add = operation(f32x16, f32x16, f32x16)(lambda b, x, y: b.fadd(x, y))
+multiply = operation(f32x16, f32x16, f32x16)(lambda b, x, y: b.fmul(x, y))
+divide = operation(f32x16, f32x16, f32x16)(lambda b, x, y: b.fdiv(x, y))
+fma = operation(f32x16, f32x16, f32x16, f32x16)(emit_fma)
+maximum = operation(f32x16, f32x16, f32x16)(emit_maximum)
+absolute = operation(f32x16, f32x16)(lambda b, x: call(b, "llvm.fabs.v16f32", VF32, x))
+exp = operation(f32x16, f32x16)(emit_exp)
+round_to_i32 = operation(i32x16, f32x16)(lambda b, x: b.fptosi(emit_round(b, x), VI32))
+add_i32 = operation(i32x16, i32x16, i32x16)(lambda b, x, y: b.add(x, y))
+reduce_add = operation(types.float32, f32x16)(emit_reduce_add)
+reduce_add_i32 = operation(types.int32, i32x16)(lambda b, x: call(b, "llvm.vector.reduce.add.v16i32", I32, x))
+reduce_max = operation(types.float32, f32x16)(
+    lambda b, x: call(b, "llvm.vector.reduce.fmax.v16f32", F32, x, fastmath=("nnan",))
+)
+# lanes 1 0 3 2 5 4 ...: the partner of each lane in a rotation
+swap_pairs = operation(f32x16, f32x16)(
+    lambda b, x: b.shuffle_vector(x, x, constant(VI32, [lane ^ 1 for lane in range(LANES)]))
+)
+bits_to_float = operation(types.float32, types.int64)(lambda b, x: b.bitcast(b.trunc(x, I32), F32))
+
+
+@operation(f32x16, f32x16, f32x16)
+def silu_multiply(builder: Any, gate: Any, up: Any) -> Any:
+    """gate / (1 + exp(-gate)) * up (arXiv:2002.05202)"""
+    denominator = builder.fadd(emit_exp(builder, builder.fneg(gate)), constant(VF32, 1.0))
+    return builder.fmul(builder.fdiv(gate, denominator), up)
+
+
+@operation(f32x16, f32x16, types.int64)
+def keep_first(builder: Any, x: Any, n_lanes: Any) -> Any:
+    """Lanes from n_lanes on become -inf: the causal mask."""
+    return builder.select(emit_lane_mask(builder, n_lanes), x, constant(VF32, -math.inf))
+
+
+@operation(types.boolean, f32x16, types.float32)
+def any_at_least(builder: Any, x: Any, limit: Any) -> Any:
+    """Whether a lane is >= limit."""
+    hits = builder.fcmp_ordered(">=", x, emit_splat(builder, limit, VF32))
+    return builder.icmp_unsigned("!=", builder.bitcast(hits, I16), I16(0))
+
+
+@operation(i32x16, f32x16, f32x16, i32x16, i32x16)
+def choose_if_greater(builder: Any, a: Any, b: Any, chosen: Any, otherwise: Any) -> Any:
+    """Lane by lane: chosen where a > b, else otherwise."""
+    return builder.select(builder.fcmp_ordered(">", a, b), chosen, otherwise)
+
+
+@operation(types.int64, f32x16, types.float32, i32x16)
+def lowest_index_of(builder: Any, values: Any, wanted: Any, vector_index: Any) -> Any:
+    """The lowest 16 * vector_index + lane whose value is wanted: ties go to the lower id, as in llama2.c and numpy."""
+    index = builder.add(builder.mul(vector_index, constant(VI32, LANES)), LANE_NUMBERS)
+    equal = builder.fcmp_ordered("==", values, emit_splat(builder, wanted, VF32))
+    index = builder.select(equal, index, constant(VI32, 2**31 - 1))
+    return builder.sext(call(builder, "llvm.vector.reduce.smin.v16i32", I32, index), I64)
