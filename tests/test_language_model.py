@@ -1,0 +1,182 @@
+"""LanguageModel: text in, text out."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pytest
+
+import llamita
+from llamita.errors import LlamitaError, ModelError, SettingError
+from llamita.language_model import LanguageModel, Telling, find_model, load
+from llamita.model import random_model
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[LanguageModel]:
+    with load("stories", n_sequences=3) as opened:
+        yield opened
+
+
+class Letters:
+    """A vocabulary of the bytes: id 3 + b is the byte b."""
+
+    vocab_size, bos_id, eos_id, adds_space = 259, 1, 2, False
+
+    def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
+        return [self.bos_id] * bos + [3 + byte for byte in text.encode()] + [self.eos_id] * eos
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return b"".join(map(self.piece_bytes, ids)).decode(errors="replace")
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id - 3]) if token_id > 2 else b""
+
+
+def told(text: str, *stop: str) -> tuple[str, bool, list[str]]:
+    """Feed a text byte by byte: (what came out, whether it ended before its end, the pieces)."""
+    telling = Telling(Letters(), [1], stop, {1, 2})
+    pieces = []
+    for token_id in Letters().encode(text):
+        pieces.append(telling.take(token_id))
+        if telling.ended:
+            break
+    pieces.append(telling.finish())
+    assert "".join(pieces) == telling.text
+    return telling.text, telling.ended, pieces
+
+
+def test_a_stop_text_is_left_out_and_ends():
+    assert told("once upon a time", "upon")[:2] == ("once ", True)
+
+
+def test_the_beginning_of_a_stop_text_is_held_back_until_it_is_certain():
+    text, ended, pieces = told("abcabd", "abd")
+    assert (text, ended) == ("abc", True)
+    assert pieces == ["", "", "abc", "", "", "", ""]
+
+
+def test_a_stop_text_that_never_becomes_whole_is_told_in_the_end():
+    assert told("once upo", "upon")[:2] == ("once upo", False)
+
+
+def test_the_stop_text_that_is_met_first_counts():
+    assert told("a dog and a cat", "cat", "dog")[0] == "a "
+
+
+def test_a_character_comes_out_whole():
+    assert told("ä🦙")[2] == ["", "ä", "", "", "", "🦙", ""]
+
+
+def test_half_a_character_at_the_end_becomes_a_replacement():
+    telling = Telling(Letters(), [1], (), {1, 2})
+    telling.take(3 + 0xC3)
+    assert telling.finish() == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_stop_id_ends_and_releases_what_was_held():
+    telling = Telling(Letters(), [1], ["abc"], {1, 2})
+    for token_id in [*Letters().encode("ab"), 2]:
+        telling.take(token_id)
+    assert telling.ended
+    assert telling.finish() == "ab"
+
+
+def test_stream_yields_the_text_that_generate_returns_without_the_prompt(model: LanguageModel):
+    options = {"n_tokens": 40, "temperature": 0.8, "seed": 5}
+    pieces = list(model.stream("Once upon a time", **options))
+    assert len(pieces) > 10
+    assert all(pieces)
+    assert "".join(pieces) == model.generate("Once upon a time", **options)
+    assert not "".join(pieces).startswith("Once upon a time")
+
+
+def test_a_seed_tells_the_same_story_and_no_seed_another(model: LanguageModel):
+    assert model.generate("The", 40, seed=9) == model.generate("The", 40, seed=9)
+    assert len({model.generate("The", 40, temperature=1.5) for _ in range(5)}) > 1
+
+
+def test_many_samples_are_those_of_the_following_seeds(model: LanguageModel):
+    texts = model.generate_many("The", 5, 30, seed=21)
+    assert texts == [model.generate("The", 30, seed=21 + i) for i in range(5)]
+
+
+def test_a_stop_text_ends_a_story_in_every_way_of_asking(model: LanguageModel):
+    whole = model.generate("Once upon a time", 60, temperature=0)
+    stop = whole[30:36]
+    expected = whole[: whole.index(stop)]
+    assert model.generate("Once upon a time", 60, temperature=0, stop=stop) == expected
+    assert "".join(model.stream("Once upon a time", 60, temperature=0, stop=[stop])) == expected
+    assert model.generate_many("Once upon a time", 2, 60, temperature=0, stop=stop) == [expected, expected]
+
+
+def test_a_story_ends_with_the_context(model: LanguageModel):
+    ids = model.tokenizer.encode("word " * model.config.context, bos=True)[: model.config.context]
+    pieces = list(model.continue_ids(ids, 10, llamita_sampling(), stop_ids=()))
+    assert 1 <= len(pieces) <= 2  # one token fits behind a full cache, and perhaps the rest of a character
+
+
+def llamita_sampling():
+    from llamita.engine import Sampling
+
+    return Sampling(temperature=0)
+
+
+def test_a_prompt_longer_than_the_context_is_refused(model: LanguageModel):
+    with pytest.raises(SettingError, match="context"):
+        model.generate("word " * 10_000)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": -1}, {"top_p": 2}, {"top_k": -1}, {"min_p": float("nan")}, {"n_tokens": -1}, {"seed": 0}],
+    ids=str,
+)
+def test_a_setting_out_of_range_is_refused(model: LanguageModel, options: dict):
+    with pytest.raises(SettingError, match=next(iter(options))):
+        model.generate("The", **options)
+
+
+def test_a_refused_call_leaves_the_model_usable(model: LanguageModel):
+    for _ in range(5):
+        with pytest.raises(SettingError):
+            model.generate("The", logit_bias={-1: 1.0})
+    stream = model.stream("The", 40, seed=1)
+    next(stream)
+    stream.close()
+    assert model.generate_many("The", 3, 4, seed=1)
+
+
+def test_a_bias_keeps_tokens_out(model: LanguageModel):
+    comma = model.tokenizer.encode("Once upon a time,")[-1]
+    assert model.generate("Once upon a time", 1, temperature=0) == ","
+    assert "," not in model.generate("Once upon a time", 30, temperature=0, logit_bias={comma: float("-inf")})
+
+
+def test_logits_are_those_that_greedy_text_follows(model: LanguageModel):
+    ids = model.tokenizer.encode("Once upon a time", bos=True)
+    logits = model.logits(ids)
+    assert logits.shape == (len(ids), model.config.vocab_size)
+    assert logits.dtype == np.float32
+    token_id = int(logits[-1].argmax())
+    assert model.generate("Once upon a time", 1, temperature=0) == model.tokenizer.piece_bytes(token_id).decode()
+
+
+def test_a_model_without_tokenizer_is_refused():
+    with pytest.raises(ModelError, match="tokenizer"):
+        LanguageModel(random_model(llamita.ModelConfig(32, 1, 2, 2, 32, 64, 16)))
+
+
+def test_a_bundled_name_comes_before_a_file_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stories").touch()
+    assert find_model("stories").is_dir()
+    assert not find_model("./stories").is_dir()
+
+
+def test_public_names_resolve_and_others_do_not():
+    for name in llamita.__all__:
+        assert getattr(llamita, name)
+    assert set(llamita.__all__) <= set(dir(llamita))
+    assert issubclass(ModelError, LlamitaError)
+    with pytest.raises(AttributeError, match="walk"):
+        llamita.walk  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
