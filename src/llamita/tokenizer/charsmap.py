@@ -20,11 +20,11 @@ def check_charsmap(data: bytes) -> None:
         raise TokenizerError(f"charsmap: found a trie of {trie_bytes} bytes in {len(data)}, expected blocks of 1024 and texts")
     texts_bytes = len(data) - 4 - trie_bytes
     units = np.frombuffer(data, "<u4", trie_bytes // 4, 4)
-    is_leaf = units >> 31 == 1
+    is_leaf = units >> 31 == 1  # the library never goes on from a leaf, except from the root, which it does not look at
     offsets = (units >> 10) << ((units & (1 << 9)) >> 6)
     children = np.arange(len(units), dtype=np.int64) ^ offsets.astype(np.int64)  # the child of label c is at children ^ c
     inside = is_leaf | ((children | 0xFF) < len(units))
     has_value = ~is_leaf & (units & (1 << 8) != 0) & inside
     values = units[children[has_value]] & 0x7FFFFFFF
-    if not inside.all() or (values >= texts_bytes).any() or data[-1] != 0:
+    if is_leaf[0] or not inside.all() or (values >= texts_bytes).any() or data[-1] != 0:
         raise TokenizerError("charsmap: found an offset outside the table, expected all inside")
