@@ -142,7 +142,7 @@ def test_a_refused_call_leaves_the_model_usable(model: LanguageModel):
             model.generate("The", logit_bias={-1: 1.0})
     stream = model.stream("The", 40, seed=1)
     next(stream)
-    stream.close()
+    del stream  # closes the generator, and with it the sequence
     assert model.generate_many("The", 3, 4, seed=1)
 
 
@@ -171,6 +171,17 @@ def test_a_bundled_name_comes_before_a_file_of_that_name(tmp_path, monkeypatch):
     (tmp_path / "stories").touch()
     assert find_model("stories").is_dir()
     assert not find_model("./stories").is_dir()
+
+
+def test_a_model_that_nobody_closes_ends_by_itself():
+    for _ in range(20):
+        assert load("stories", n_threads=2).generate("The", 3, temperature=0)
+
+
+def test_closing_twice_is_no_error():
+    model = load("stories")
+    model.close()
+    model.close()
 
 
 def test_public_names_resolve_and_others_do_not():

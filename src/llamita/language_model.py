@@ -5,6 +5,7 @@ built on it.
 """
 
 import secrets
+import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -54,6 +55,7 @@ class LanguageModel:
         self.tokenizer = cast(Tokenizer, model.tokenizer)
         self.config: ModelConfig = model.config
         self.engine = Engine(model, n_threads=n_threads, context=context, n_slots=n_sequences)
+        self._close = weakref.finalize(self, self.engine.close)  # threads must end before their memory does, also unasked
 
     def stream(
         self, prompt: str = "", n_tokens: int = 256, *, seed: int | None = None, stop: str | Collection[str] = (),
@@ -155,7 +157,7 @@ class LanguageModel:
 
     def close(self) -> None:
         """End the engine's threads and give its memory back."""
-        self.engine.close()
+        self._close()
 
     def __enter__(self) -> "LanguageModel":
         return self

@@ -42,11 +42,11 @@ def test_version_is_the_packages(llamita):
     ],
     ids=" ".join,
 )
-def test_a_wrong_command_line_is_exit_2_with_a_usage_line(arguments: list[str], capsys):
+def test_a_wrong_command_line_is_exit_2_and_no_traceback(arguments: list[str], capsys):
     assert main(arguments) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert "Usage: llamita" in output.err
+    assert "Error: " in output.err
     assert "Traceback" not in output.err
 
 

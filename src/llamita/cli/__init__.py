@@ -47,14 +47,13 @@ def llamita() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line (sys.argv without arguments) and return the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     prepare_streams()
+    status = run_verb(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = run_verb(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         sys.stdout = nowhere()  # the interpreter flushes it at its own end
-        return BROKEN_PIPE
+        return say(error)
     return status
 
 
@@ -70,15 +69,22 @@ def run_verb(arguments: list[str]) -> int:
     except click.ClickException as mistake:
         mistake.show()
         return mistake.exit_code
-    except LlamitaError as mistake:
+    except (LlamitaError, OSError) as mistake:
         if meta.get("debug"):
             raise
-        click.echo(f"llamita: {mistake}", err=True)
-        return 1
+        return say(mistake)
     except (KeyboardInterrupt, click.Abort):
         click.echo(err=True)
         return INTERRUPTED
     return 0
+
+
+def say(mistake: Exception) -> int:
+    """Print a mistake as one line, unless it is only that the reader of our output has gone, and return the exit status."""
+    if isinstance(mistake, BrokenPipeError):
+        return BROKEN_PIPE
+    click.echo(f"llamita: {mistake}", err=True)
+    return 1
 
 
 def prepare_streams() -> None:

@@ -1,0 +1,76 @@
+"""`llamita inspect`: the sums are right, and no weight is read."""
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+
+from llamita.cli import main
+from llamita.config import PRESETS
+
+FILES = {
+    "stories260K.bin": ("llama2.c v0", 1_056_540),
+    "derived/stories260K_v1_fp32.bin": ("llama2.c v1", 1_040_384),
+    "derived/stories260K_v2_q80_gs4.bin": ("llama2.c v2", 521_728),
+}
+
+
+def facts_of(capsys, *arguments: str) -> dict:
+    assert main(["inspect", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_sum_of_the_parts_is_the_file(name: str, shared_data: Path, capsys):
+    facts = facts_of(capsys, str(shared_data / "models" / "stories260K" / name))
+    assert (facts["format"], sum(row["bytes"] for row in facts["file"])) == FILES[name]
+    n_header = 28 if facts["format"] == "llama2.c v0" else 256
+    assert facts["file"][-1] == {"what": "header", "count": n_header, "bytes_each": 1, "bytes": n_header}
+    assert all(row["count"] * row["bytes_each"] == row["bytes"] for row in facts["file"])
+
+
+def test_parameters_are_counted_from_the_shapes(capsys):
+    facts = facts_of(capsys, "stories")
+    assert sum(row["parameters"] for row in facts["tensors"]) == facts["parameters"]
+
+
+def test_memory_follows_the_context(capsys):
+    config, memory = (facts := facts_of(capsys, "stories", "--context", "100"))["config"], facts["memory"]
+    assert memory["kv_bytes"] == 100 * 2 * config["n_layers"] * config["n_kv_heads"] * config["head_size"] * 4
+    assert memory["bytes"] == memory["kv_bytes"] + memory["weight_bytes"]
+
+
+def test_plain_tables_say_the_same(capsys):
+    facts = facts_of(capsys, "stories")
+    main(["inspect", "stories"])
+    text = capsys.readouterr().out
+    assert f"{facts['parameters']:,} parameters" in text
+    assert f"Kernels on this machine: {facts['instruction_set']}" in text
+    assert "\x1b" not in text
+
+
+def test_a_terminal_gets_drawn_tables(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    main(["inspect", "stories"])
+    assert "━" in capsys.readouterr().out
+
+
+def test_no_weight_is_read_of_a_file_larger_than_memory(tmp_path: Path, capsys):
+    config = PRESETS["7B"]
+    file = tmp_path / "model.bin"
+    header = [
+        config.width,
+        config.mlp_width,
+        config.n_layers,
+        config.n_heads,
+        config.n_kv_heads,
+        -config.vocab_size,
+        config.context,
+    ]
+    with file.open("wb") as stream:  # a file with a hole where the weights would be
+        stream.write(b"".join(number.to_bytes(4, "little", signed=True) for number in header))
+        stream.truncate(28 + 4 * config.n_parameters + 4 * config.context * config.head_size)
+    peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert facts_of(capsys, str(file))["parameters"] == config.n_parameters
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before < 100 * 1024  # KiB; mapped pages count once touched
