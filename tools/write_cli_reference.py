@@ -13,8 +13,8 @@ COLUMNS = 100
 
 def help_text(command: click.Command, name: str, parent: click.Context | None = None) -> str:
     """What NAME --help prints, at a width that no terminal decides."""
-    settings = dict(command.context_settings) | {"terminal_width": COLUMNS, "max_content_width": COLUMNS}
-    with click.Context(command, parent, info_name=name, **settings) as context:
+    with click.Context(command, parent, info_name=name, **command.context_settings) as context:
+        context.terminal_width = context.max_content_width = COLUMNS
         return f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
 
 
