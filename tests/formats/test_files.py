@@ -1,0 +1,128 @@
+"""Opening what may not be a file, and writing files that are whole or absent."""
+
+import os
+import socket
+import stat
+import threading
+
+import pytest
+
+from llamita.errors import ModelFileError
+from llamita.formats.files import atomic_file, map_file, read_file
+
+OPENERS = [map_file, lambda path: read_file(path, 100)]
+
+
+@pytest.fixture(params=OPENERS, ids=["map_file", "read_file"])
+def opener(request):
+    return request.param
+
+
+def refused(opener, path) -> str:
+    with pytest.raises(ModelFileError) as caught:
+        opener(path)
+    line = str(caught.value)
+    assert line.startswith(str(path).replace("\0", "\\x00"))
+    assert "\n" not in line
+    return line
+
+
+def test_a_regular_file_is_read(opener, tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    assert bytes(opener(tmp_path / "file")) == b"content"
+
+
+def test_a_missing_file_is_refused(opener, tmp_path):
+    assert "No such file" in refused(opener, tmp_path / "nowhere")
+    refused(opener, tmp_path / "a\0b")
+
+
+def test_an_empty_file_is_refused(opener, tmp_path):
+    (tmp_path / "empty").touch()
+    assert "found 0 bytes" in refused(opener, tmp_path / "empty")
+
+
+def test_a_folder_is_refused(opener, tmp_path):
+    assert "found a folder, expected a regular file" in refused(opener, tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_refused_at_once(opener, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    lines: list[str] = []
+    thread = threading.Thread(target=lambda: lines.append(refused(opener, tmp_path / "pipe")), daemon=True)
+    thread.start()
+    thread.join(timeout=10)
+    assert "found a named pipe" in lines[0]
+
+
+@pytest.mark.skipif(not os.path.exists(os.devnull) or os.name != "posix", reason="this system has no device files")  # noqa: PTH110
+def test_a_device_and_a_socket_are_refused(opener, tmp_path):
+    assert "found a device" in refused(opener, os.devnull)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        assert "found a socket" in refused(opener, tmp_path / "s")
+
+
+def test_an_unreadable_file_is_refused(opener, tmp_path, monkeypatch):
+    (tmp_path / "secret").write_bytes(b"content")
+
+    def deny(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", deny)  # the tests may run as root, whom no mode stops
+    assert "found Permission denied" in refused(opener, tmp_path / "secret")
+
+
+def test_a_file_above_the_limit_is_refused(tmp_path):
+    (tmp_path / "big").write_bytes(bytes(101))
+    assert "more than 100 bytes" in refused(lambda path: read_file(path, 100), tmp_path / "big")
+
+
+def test_a_written_file_has_its_content_and_no_leftovers(tmp_path):
+    with atomic_file(tmp_path / "file") as file:
+        file.write(b"new")
+        assert not (tmp_path / "file").exists()
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_leftovers(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "file") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    with pytest.raises(ModelFileError, match="writing: found No space left"), atomic_file(tmp_path / "file"):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_has_the_old_file_mapped_keeps_its_content(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    mapping = map_file(tmp_path / "file")
+    with atomic_file(tmp_path / "file") as file:
+        file.write(b"new and longer")
+    assert bytes(mapping) == b"old"
+
+
+def test_writing_into_a_missing_folder_or_over_a_folder_is_refused(tmp_path):
+    for path in (tmp_path / "nowhere" / "file", tmp_path):
+        with pytest.raises(ModelFileError), atomic_file(path) as file:
+            file.write(b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links and modes are POSIX's")
+def test_a_symbolic_link_stays_one_and_the_mode_is_the_usual(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    with atomic_file(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"new"
+    (tmp_path / "plain").touch()
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)

@@ -1,0 +1,107 @@
+"""llama2.c's model files: equal to export.py's to the byte, and no file at all for a model that they cannot hold."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from llamita.config import ModelConfig
+from llamita.errors import ModelError, ModelFileError
+from llamita.formats import llama2c, llama2c_writer
+from llamita.model import random_model, with_dtype
+
+ROPE_START_V0 = 28 + 260_032 * 4  # of the real 260K model, whose tables are the end of the file
+
+
+def test_a_file_written_again_is_the_same_to_the_byte(tmp_path, tiny_config):
+    for version in (0, 1, 2):
+        first, second = tmp_path / f"first{version}.bin", tmp_path / f"second{version}.bin"
+        llama2c_writer.write(random_model(replace(tiny_config, tied_embedding=False)), first, version)
+        llama2c_writer.write(llama2c.read(first), second, version)
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_model_may_be_written_over_its_own_file(tmp_path, tiny_config):
+    path = tmp_path / "m.bin"
+    llama2c_writer.write(random_model(tiny_config), path, 0)
+    model, before = llama2c.read(path), path.read_bytes()
+    llama2c_writer.write(model, path, 0)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("stored", "asked", "written"), [(4, None, 4), (2, None, 2), (4, 8, 8), (None, None, 8), (None, 1, 1)])
+def test_the_group_is_the_one_asked_for_else_the_stored_one_else_the_largest(tmp_path, tiny_config, stored, asked, written):
+    model = random_model(tiny_config, "q8_0", stored) if stored else random_model(tiny_config)
+    llama2c_writer.write(model, tmp_path / "m.bin", 2, group=asked)
+    again = llama2c.read(tmp_path / "m.bin")
+    assert again.tensors["embedding"].group == written
+    if stored == written:
+        for name, tensor in again.tensors.items():
+            assert np.array_equal(tensor.data, model.tensors[name].data)
+
+
+def test_half_precision_is_widened(tmp_path, tiny_config):
+    for dtype in ("f16", "bf16"):
+        model = with_dtype(random_model(tiny_config), dtype)
+        llama2c_writer.write(model, tmp_path / "m.bin", 1)
+        for name, tensor in llama2c.read(tmp_path / "m.bin").tensors.items():
+            assert np.array_equal(tensor.data, model.tensors[name].dequantize())
+
+
+@pytest.mark.parametrize("group", [0, -1, 3, 16, 64])
+def test_a_group_that_straddles_rows_is_refused(tmp_path, tiny_config, group):
+    with pytest.raises(ModelFileError, match=f"group: found {group}, expected a divisor of the width 16 .* take 8"):
+        llama2c_writer.write(random_model(tiny_config), tmp_path / "m.bin", 2, group=group)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_theta": 500000.0}, "rope_theta: found 500000.0, expected 10000"),
+        ({"norm_epsilon": 1e-6}, "norm_epsilon: found 1e-06, expected 1e-05"),
+        ({"head_size": 8}, "head_size: found 8, expected 4"),
+    ],
+)
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_what_the_format_cannot_hold_is_refused(tmp_path, tiny_config, change, message, version):
+    with pytest.raises(ModelFileError, match=re.escape(message)):
+        llama2c_writer.write(random_model(replace(tiny_config, **change)), tmp_path / "m.bin", version)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_model_is_refused(tmp_path, tiny_config):
+    model = random_model(tiny_config)
+    tensors = {name: tensor for name, tensor in model.tensors.items() if name != "norm"}
+    with pytest.raises(ModelError, match="norm is missing"):
+        llama2c_writer.write(replace(model, tensors=tensors), tmp_path / "m.bin", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rope_tables_hold_the_cosine_and_sine_of_every_angle():
+    config = ModelConfig(width=48, n_layers=1, n_heads=1, n_kv_heads=1, mlp_width=8, vocab_size=5, context=300)
+    tables = llama2c_writer.rope_tables(config)
+    assert tables.shape == (2, 300, 24)
+    assert tables.dtype == np.float32
+    angles = np.outer(np.arange(300), 10000.0 ** (-np.arange(0, 48, 2) / 48))
+    assert np.abs(tables - np.stack([np.cos(angles), np.sin(angles)])).max() < 1e-4
+
+
+@pytest.mark.parametrize(("version", "name"), [(1, "stories260K_v1_fp32.bin"), (2, "stories260K_v2_q80_gs4.bin")])
+def test_v1_and_v2_equal_export_pys_files_to_the_byte(shared_data, tmp_path, version, name):
+    folder = shared_data / "models/stories260K"
+    llama2c_writer.write(llama2c.read(folder / "stories260K.bin"), tmp_path / "m.bin", version)
+    assert (tmp_path / "m.bin").read_bytes() == (folder / "derived" / name).read_bytes()
+
+
+def test_v0_equals_the_published_file_but_for_the_last_bit_of_some_rope_values(shared_data, tmp_path):
+    original = (shared_data / "models/stories260K/stories260K.bin").read_bytes()
+    llama2c_writer.write(llama2c.read(shared_data / "models/stories260K/stories260K.bin"), tmp_path / "m.bin", 0)
+    written = (tmp_path / "m.bin").read_bytes()
+    assert len(written) == len(original)
+    assert written[:ROPE_START_V0] == original[:ROPE_START_V0]
+    ours, theirs = (np.frombuffer(data, np.float32, offset=ROPE_START_V0) for data in (written, original))
+    assert len(ours) == 2 * 512 * 4
+    assert (np.abs(ours - theirs) <= np.spacing(np.abs(theirs))).all()
+    assert (ours == theirs).mean() > 0.95
