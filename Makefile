@@ -16,7 +16,7 @@ check: lint test  ## what CI runs; the import rules are tests/test_architecture.
 lint: $(VENV)/developed  ## style, types, and docs that match --help
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python tools/write_cli_reference.py --check
 
 docs: $(VENV)/developed  ## write docs/cli.md again from --help
