@@ -89,9 +89,14 @@ def test_a_written_file_has_its_content_and_no_leftovers(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_and_no_leftovers(tmp_path):
     (tmp_path / "file").write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "file") as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
+
+    def interrupted_write() -> None:
+        with atomic_file(tmp_path / "file") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_write()
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
