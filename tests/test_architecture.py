@@ -5,8 +5,10 @@ The table is "may import" of the README's "How the house is laid out"; read over
 
 import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,15 @@ def test_a_module_imports_only_what_the_table_allows(path: Path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_a_module_opens_with_a_docstring(path: Path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_every_library_that_we_import_is_declared():
+    project = tomllib.loads((SOURCE.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
+    names = {re.match("[a-z0-9-]+", requirement.lower())[0].replace("-", "_") for requirement in declared}  # pyright: ignore
+    imported = {name.partition(".")[0] for path in MODULES for name in imports_of(path)}
+    comes_with_numba = {"llvmlite"}  # pinned to the release by it
+    assert imported - set(sys.stdlib_module_names) - {"llamita"} - comes_with_numba <= names
 
 
 def is_effect(statement: ast.stmt) -> bool:
