@@ -117,6 +117,14 @@ def piece(text: str, kind: int = NORMAL, score: float = 0.0) -> bytes:
 UNK = piece("<unk>", UNKNOWN)
 
 
+def test_a_piece_with_fields_of_a_later_version_is_read_field_by_field():
+    later = field(1, field(1, "a") + field(9, b"") + field(2, 1.5)) + field(1, field(2, 2.5) + field(1, "b")) + field(9, b"?")
+    tokenizer = parse_sentencepiece(UNK + later, "later.model")
+    assert tokenizer.pieces == ["<unk>", "a", "b"]
+    assert tokenizer.scores == [0.0, 1.5, 2.5]
+    assert tokenizer.types == [UNKNOWN, NORMAL, NORMAL]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -38,9 +38,7 @@ class TextDecoder:
         self._previous_id = token_id
         if text is not None and not self._holds:
             return text
-        if not data:  # a special token between the bytes of a character does not break it
-            return ""
-        text = self._utf8.decode(data)
+        text = self._utf8.decode(data)  # no bytes, as of a special token, do not break the character that is held
         self._holds = bool(self._utf8.getstate()[0])
         return text
 
