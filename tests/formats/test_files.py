@@ -76,7 +76,7 @@ def test_an_unreadable_file_is_refused(opener, tmp_path, monkeypatch):
 
 def test_a_file_above_the_limit_is_refused(tmp_path):
     (tmp_path / "big").write_bytes(bytes(101))
-    assert "more than 100 bytes" in refused(lambda path: read_file(path, 100), tmp_path / "big")
+    assert "found 101 bytes, expected at most 100" in refused(lambda path: read_file(path, 100), tmp_path / "big")
 
 
 def test_a_written_file_has_its_content_and_no_leftovers(tmp_path):

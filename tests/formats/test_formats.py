@@ -67,6 +67,14 @@ def test_a_broken_tokenizer_beside_the_model_is_refused(folder):
         read_model(folder / "stories.bin")
 
 
+def test_other_files_named_like_tokenizers_are_passed_over(folder):
+    (folder / "tokens.bin").write_bytes(bytes(range(200)))
+    shutil.copy(folder / "stories.bin", folder / "tokyo.bin")
+    assert read_model(folder / "stories.bin").tokenizer is None
+    write_tokenizer(pieces(40), folder / "tok40.bin")
+    assert read_model(folder / "stories.bin").tokenizer is not None
+
+
 def test_a_model_named_like_a_tokenizer_is_not_taken_for_its_own(tmp_path, tiny_config):
     write_model(random_model(tiny_config), tmp_path / "token-model.bin", "llama2c-v0")
     assert read_model(tmp_path / "token-model.bin").tokenizer is None

@@ -108,14 +108,21 @@ def _find_tokenizer(model_path: str, vocab_size: int) -> Tokenizer | None:
     path = Path(model_path)
     for name in TOKENIZER_NAMES:
         paths = sorted(path.parent.glob(name)) if "*" in name else [path.with_name(name.format(stem=path.stem))]
-        paths = [candidate for candidate in paths if candidate.is_file() and candidate != path]
-        fitting = [(c, t) for c in paths for t in [read_tokenizer(c)] if t.vocab_size == vocab_size]
+        found = [(beside.name, _tokenizer_at(beside, is_guess="*" in name)) for beside in paths if beside.is_file()]
+        fitting = [(name, tokenizer) for name, tokenizer in found if tokenizer and tokenizer.vocab_size == vocab_size]
         if len(fitting) > 1:
-            names = " and ".join(candidate.name for candidate, _ in fitting)
+            names = " and ".join(name for name, _ in fitting)
             raise ModelFileError(path.parent, "tokenizer", names, "one that fits the model", "name the right one with -z")
         if fitting:
             return fitting[0][1]
     return None
 
 
-read = read_model  # formats.read, as the format modules have it
+def _tokenizer_at(path: Path, is_guess: bool) -> Tokenizer | None:
+    """Read a tokenizer, or None where only a guess from the name fails: tok*.bin may as well be tokens, or a model."""
+    try:
+        return read_tokenizer(path)
+    except ModelFileError:
+        if not is_guess:
+            raise
+        return None

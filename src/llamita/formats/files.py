@@ -32,15 +32,14 @@ def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
 
 def read_file(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
     """Read a regular file of at most limit_bytes into memory; raise ModelFileError otherwise."""
-    descriptor = _open_regular(path)
     try:
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read(limit_bytes + 1)
+        with os.fdopen(_open_regular(path), "rb") as file:
+            n_bytes = os.fstat(file.fileno()).st_size
+            if n_bytes > limit_bytes:
+                raise ModelFileError(path, "file size", f"{n_bytes} bytes", f"at most {limit_bytes}")
+            return file.read(limit_bytes)
     except OSError as error:
         raise ModelFileError(path, "file", error.strerror, "a readable file") from None
-    if len(data) > limit_bytes:
-        raise ModelFileError(path, "file size", f"more than {limit_bytes} bytes", f"at most {limit_bytes}")
-    return data
 
 
 @contextmanager
