@@ -1,6 +1,7 @@
 """llama2.c's model files: equal to export.py's to the byte, and no file at all for a model that they cannot hold."""
 
 import re
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,62 @@ import pytest
 from llamita.config import ModelConfig
 from llamita.errors import ModelError, ModelFileError
 from llamita.formats import llama2c, llama2c_writer
-from llamita.model import random_model, with_dtype
+from llamita.model import Model, random_model, with_dtype
 
 ROPE_START_V0 = 28 + 260_032 * 4  # of the real 260K model, whose tables are the end of the file
+
+
+def written_by_the_specification(model: Model, version: int, group: int) -> bytes:
+    """The file as export.py writes it, tensor by tensor in its names and order; without the tables of v0."""
+    config, weights = model.config, {name: tensor.dequantize() for name, tensor in model.tensors.items()}
+
+    def stack(name: str) -> list[np.ndarray]:
+        return [weights[f"layers.{i}.{name}"] for i in range(config.n_layers)]
+
+    attention_norm, mlp_norm, norm = stack("attention_norm"), stack("mlp_norm"), [weights["norm"]]
+    embedding, head = [weights["embedding"]], [] if config.tied_embedding else [weights["head"]]
+    wq, wk, wv, wo = (stack(f"attention.{name}") for name in ("query", "key", "value", "output"))
+    w1, w2, w3 = (stack(f"mlp.{name}") for name in ("gate", "down", "up"))
+    header = [
+        config.width,
+        config.mlp_width,
+        config.n_layers,
+        config.n_heads,
+        config.n_kv_heads,
+        config.vocab_size,
+        config.context,
+    ]
+    if version == 0:
+        header[5] *= 1 if config.tied_embedding else -1
+        tensors = embedding + attention_norm + wq + wk + wv + wo + mlp_norm + w1 + w2 + w3 + norm
+        return (
+            struct.pack("<7i", *header)
+            + b"".join(t.tobytes() for t in tensors)
+            + b"TABLES"
+            + b"".join(t.tobytes() for t in head)
+        )
+    start = b"24ka" + struct.pack("<8iB", version, *header, config.tied_embedding)
+    start += struct.pack("<i", group) if version == 2 else b""
+    norms = b"".join(t.tobytes() for t in attention_norm + mlp_norm + norm)
+    content = b""
+    for tensor in embedding + wq + wk + wv + wo + w1 + w2 + w3 + head:
+        if version == 1:
+            content += tensor.tobytes()
+            continue
+        groups = tensor.reshape(-1, group)
+        scales = np.abs(groups).max(axis=1) / np.float32(127)
+        content += np.round(groups / scales[:, None]).astype(np.int8).tobytes() + scales.tobytes()
+    return start.ljust(256, b"\0") + norms + content
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_every_tensor_lies_where_the_specification_puts_it(tmp_path, tiny_config, version, tied):
+    model = random_model(replace(tiny_config, tied_embedding=tied))
+    llama2c_writer.write(model, tmp_path / "m.bin", version)
+    tables = llama2c_writer.rope_tables(model.config).tobytes()
+    expected = written_by_the_specification(model, version, group=8).replace(b"TABLES", tables)
+    assert (tmp_path / "m.bin").read_bytes() == expected
 
 
 def test_a_file_written_again_is_the_same_to_the_byte(tmp_path, tiny_config):
