@@ -31,7 +31,21 @@ MAY_IMPORT = {
     "data": {"tokenizer"},
     "train": {"data", "formats", "tokenizer", "model", "config", "simd"},
     "serve": {"language_model", "engine", "tokenizer", "formats", "model", "config"},
-    "cli": {"language_model", "engine", "formats", "tokenizer", "model", "config", "quant", "simd", "data", "train", "serve"},
+    "bench": {"engine", "formats", "tokenizer", "model", "config", "quant"},
+    "cli": {
+        "language_model",
+        "engine",
+        "formats",
+        "tokenizer",
+        "model",
+        "config",
+        "quant",
+        "simd",
+        "data",
+        "train",
+        "serve",
+        "bench",
+    },
 }
 ONLY_HOMES = {
     "torch": {"train"},

@@ -1,0 +1,94 @@
+"""Subject: a model to be measured, ours to run and in a file for every peer: llama2.c v0 and v2, GGUF, tokenizer.bin.
+
+The model comes from a file or is made of random weights in a shape that people know by name. Files are written when they are
+asked for, into a folder that the caller makes and removes.
+"""
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from llamita.config import PRESETS, ModelConfig
+from llamita.formats import read_model, write_model, write_tokenizer
+from llamita.model import Model, random_model, tensor_shapes
+from llamita.quant import Tensor
+from llamita.tokenizer import Tokenizer
+from llamita.tokenizer.llama2c import BOS_PIECE, EOS_PIECE, Llama2cTokenizer
+
+PROMPT = "once upon a"  # made of the letters that made_up_tokenizer knows
+LLAMA2C_FORMATS = {"f32": "llama2c-v0", "q8_0": "llama2c-v2"}  # dtype -> what holds it
+
+
+class Subject:
+    """A model, its label and its files in `folder`."""
+
+    def __init__(self, label: str, model: Model, folder: Path) -> None:
+        self.label, self.model, self._folder = label, model, folder
+        self.tokenizer = cast(Tokenizer, model.tokenizer or made_up_tokenizer(model.config.vocab_size))
+        head = model.head
+        self.dtype, self.group = head.dtype, head.group
+
+    @property
+    def llama2c_file(self) -> Path | None:
+        """The model in llama2.c's format of its dtype, or None where there is none."""
+        to = LLAMA2C_FORMATS.get(self.dtype)
+        if to is None or self.model.source_format == to.replace("llama2c-", "llama2.c "):
+            return None if to is None else Path(self.model.name)
+        path = self._folder / f"{to}.bin"
+        if not path.exists():
+            write_model(self.model, path, to)
+        return path
+
+    @property
+    def gguf_file(self) -> Path:
+        """The model as GGUF. Raises SettingError without the package gguf, or where GGUF cannot hold the groups."""
+        from llamita.bench.gguf_file import write_gguf
+
+        path = self._folder / "model.gguf"
+        if not path.exists():
+            write_gguf(self.model, path)
+        return path
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer as tokenizer.bin."""
+        path = self._folder / "bench-tokenizer.bin"
+        if not path.exists():
+            write_tokenizer(self.tokenizer, path)
+        return path
+
+
+def open_subject(name: str | Path, dtype: str, folder: Path) -> Subject:
+    """Open a model file, or make the shape of that name (a key of PRESETS, no Path) in `dtype`. Raises ModelFileError."""
+    if isinstance(name, Path):
+        model = read_model(name)
+        return Subject(name.stem if name.is_file() else name.name, model, folder)
+    made = shape_model(PRESETS[name], dtype)
+    if dtype not in LLAMA2C_FORMATS:  # no file to map: each layer gets memory of its own, or the caches would flatter us
+        return Subject(name, replace(made, tensors={key: own_memory(t) for key, t in made.tensors.items()}), folder)
+    path = folder / f"{name}-{dtype}.bin"
+    write_model(made, path, LLAMA2C_FORMATS[dtype], made.head.group if dtype == "q8_0" else None)
+    return Subject(name, read_model(path), folder)
+
+
+def shape_model(config: ModelConfig, dtype: str) -> Model:
+    """Random weights; all layers share those of the first, so that a large model takes no time and no memory."""
+    group = math.gcd(64, config.width, config.query_width, config.mlp_width)
+    one = random_model(replace(config, n_layers=1), dtype, group)
+    tensors = {name: one.tensors[re.sub(r"^layers\.\d+", "layers.0", name)] for name in tensor_shapes(config)}
+    return Model(config, tensors, name=f"random {dtype}")
+
+
+def own_memory(tensor: Tensor) -> Tensor:
+    """A copy of the tensor."""
+    return replace(tensor, data=tensor.data.copy(), scales=None if tensor.scales is None else tensor.scales.copy())
+
+
+def made_up_tokenizer(vocab_size: int) -> Llama2cTokenizer:
+    """A vocabulary for random weights: single letters, so that prompts can be read, then words that mean nothing."""
+    letters = [b" ", *(bytes([letter]) for letter in range(ord("a"), ord("z") + 1))]
+    pieces = [b"<unk>", BOS_PIECE, EOS_PIECE, *letters]
+    pieces += [b" word%d" % i for i in range(len(pieces), vocab_size)]
+    return Llama2cTokenizer(pieces[:vocab_size], [-float(i) for i in range(vocab_size)])
