@@ -3,6 +3,7 @@
 python tools/record_run.py llamita run -i "Once upon a time" -t 0.8 -s 7
 """
 
+import re
 import shlex
 import subprocess
 import sys
@@ -23,7 +24,10 @@ def main(words: list[str]) -> int:
         console.print(Text.assemble(("$ ", "bold green"), (shlex.join(words), "bold")))
         console.print(Text(done.stdout.rstrip("\n")))
         console.print(Text(done.stderr.rstrip("\n"), style="dim"))
-        console.save_svg(str(TARGET), title="llamita")
+        picture = console.export_svg(title="llamita")
+    TARGET.write_text(
+        re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL), encoding="utf-8"
+    )  # fonts from the network
     return 0
 
 
