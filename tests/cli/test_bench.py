@@ -141,7 +141,8 @@ def test_a_program_that_no_one_knows_is_refused(models: Path, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of a terminal")
-def test_an_interrupt_leaves_no_file(models: Path, tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_file(models: Path, tmp_path: Path, number: int):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     runq = program(models / "runq", f"touch {models}/started; sleep 60")
@@ -153,7 +154,7 @@ def test_an_interrupt_leaves_no_file(models: Path, tmp_path: Path):
             assert process.poll() is None
             time.sleep(0.05)
         assert list(temporary.glob("llamita-bench-*"))
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, complaint = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Traceback" not in complaint

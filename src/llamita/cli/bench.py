@@ -1,6 +1,7 @@
 """`llamita bench`: flags in, tables out. What is measured, and how, is in llamita/bench/."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,9 +99,19 @@ def measure(model: str | Path, dtype: str, protocol: "Protocol", peers: list) ->
     from llamita.bench.rounds import run_rounds
     from llamita.bench.subject import open_subject
 
-    with TemporaryDirectory(prefix="llamita-bench-") as folder, progress() as tell:
+    with ended_like_interrupted(), TemporaryDirectory(prefix="llamita-bench-") as folder, progress() as tell:
         subject = open_subject(model, dtype, Path(folder))
         return describe_model(subject, run_rounds(subject, protocol, peers, tell))
+
+
+@contextmanager
+def ended_like_interrupted() -> Iterator[None]:
+    """In this block SIGTERM ends us as Ctrl-C does: the files for peers may be large, and must not stay."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
