@@ -7,7 +7,7 @@ horizontal sums.
 from llamita.engine.float_tile import attention_tile
 from llamita.engine.rows import rotate, softmax
 from llamita.simd.isa import current_isa
-from llamita.simd.kernel import kernel
+from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_f32, load, load_first, set_f32, store, store_column, store_first
 from llamita.simd.vectors import LANES, multiply, splat
 
@@ -33,7 +33,7 @@ def remember(queries, key, value, n_queries, head_size, head_stride, cosines, si
         store(row, i, v)
 
 
-@kernel
+@piece
 def score_blocks(scores, queries, keys, head_stride, rows, n_blocks):
     """scores [block][rows][16] = queries [part][rows][16] times the keys of n_blocks blocks of 16 positions."""
     n_parts = head_stride // LANES
@@ -47,7 +47,7 @@ def score_blocks(scores, queries, keys, head_stride, rows, n_blocks):
         block += columns
 
 
-@kernel
+@piece
 def mix_values(heads, scores, values, head_stride, rows, n_blocks):
     """heads [part][rows][16] = scores [block][rows][16] times the values of n_blocks blocks of 16 positions."""
     n_parts = head_stride // LANES

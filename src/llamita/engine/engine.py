@@ -122,10 +122,10 @@ class Engine:
             self._buffer(name, rows * stride + LANES)
         self._buffer("last", wanted * x)
         self.logits_buffer = self._buffer("logits", wanted * int(s["logits_stride"])).reshape(wanted, -1)
-        tile = INSTRUCTION_SETS[self.isa].query_tile
+        tile, planes = INSTRUCTION_SETS[self.isa].query_tile, INSTRUCTION_SETS[self.isa].planes
         longest, most_groups = self._widest_input()
         private = {
-            "x": rows * x, "normed": rows * x, "quants": rows * longest, "factors": rows * most_groups,
+            "x": rows * x, "normed": rows * x, "quants": planes * rows * longest, "factors": rows * most_groups,
             "pairs": max(PAIR_FLOATS, 4 * LANES * rows) + LANES, "scores": tile * int(s["context"]),
         }  # fmt: skip
         for name, size in private.items():

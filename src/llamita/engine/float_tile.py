@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from llamita.engine.emit import ZERO, advance, emit_broadcast_f32, emit_loop, emit_switch
 from llamita.engine.state import ROWS_BF16, ROWS_F16, ROWS_F32
 from llamita.simd.isa import InstructionSet, current_isa
-from llamita.simd.memory import emit_load, emit_load_bf16, emit_load_f16, emit_masked_load
+from llamita.simd.memory import emit_load, emit_load_bf16, emit_load_f16, emit_masked_load, emit_prefetch
 from llamita.simd.vectors import (
     F32,
     I8,
@@ -49,7 +49,7 @@ def _emit_last_weights(builder: Any, kind: int, pointer: Any, mask: Any) -> Any:
     return builder.bitcast(builder.shl(builder.zext(words, VI32), constant(VI32, 16)), VF32)
 
 
-def emit_rows_tile(builder: Any, kind: int, n_weights: int, n_rows: int, operands: Any) -> None:
+def emit_rows_tile(builder: Any, kind: int, n_weights: int, n_rows: int, operands: Any, prefetch: bool = False) -> None:
     """n_weights rows of the matrix times n_rows activation rows. operands as in rows_tile, without the first three."""
     out, out_stride, weights, row_bytes, x, x_stride, n_columns = operands
     size = 4 if kind == ROWS_F32 else 2
@@ -66,6 +66,10 @@ def emit_rows_tile(builder: Any, kind: int, n_weights: int, n_rows: int, operand
 
     def body(index: Any, totals: list) -> list:
         at = builder.mul(index, I64(LANES))
+        if n_rows == 1 and prefetch:  # decode: ask for the same place in the next tile's rows
+            for row in weight_rows:
+                place = builder.add(builder.mul(at, I64(size)), builder.mul(row_bytes, I64(n_weights)))
+                emit_prefetch(builder, advance(builder, row, place), 3)
         w = [_emit_weights(builder, kind, advance(builder, row, builder.mul(at, I64(size)))) for row in weight_rows]
         xs = [emit_load(builder, builder.bitcast(advance(builder, row, at), VF32.as_pointer()), 4) for row in x_rows]
         return products(totals, w, xs)
@@ -112,7 +116,7 @@ def rows_tile(
         case_of = builder.add(case_of, operands[2])
 
         def case(kind: int, tile: tuple[int, int]) -> Any:
-            return lambda: emit_rows_tile(builder, kind, *tile, operands[3:])
+            return lambda: emit_rows_tile(builder, kind, *tile, operands[3:], prefetch=isa.prefetch_bytes > 0)
 
         kinds = (ROWS_F32, ROWS_F16, ROWS_BF16)
         emit_switch(

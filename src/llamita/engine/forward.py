@@ -9,8 +9,8 @@ A row's result does not depend on the rows beside it, to the last bit.
 import numpy as np
 
 from llamita.engine.attention import attend, remember
-from llamita.engine.matmul import matmul, matrix_at, n_panels, share
-from llamita.engine.rows import add_rows, embed_row, normalize, quantize_row, quantize_rows, tile_rows
+from llamita.engine.matmul import fetch_early, matmul, matrix_at, n_panels, share
+from llamita.engine.rows import add_rows, embed_row, normalize, quantize_row, quantize_rows, quantized_bytes, tile_rows
 from llamita.engine.state import (
     DOWN,
     GATE,
@@ -29,7 +29,7 @@ from llamita.engine.state import (
     VALUE,
 )
 from llamita.simd.atomics import barrier
-from llamita.simd.kernel import kernel
+from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_i64, load, store
 from llamita.simd.vectors import LANES, silu_multiply
 
@@ -69,23 +69,22 @@ def prepare_normed(state, x, n_rows, norm, first, count, normed, quants, factors
             normalize(x + 4 * (row + r) * stride, width, norm_weights, state.norm_epsilon, target)
             if group > 0:
                 groups_at = 4 * row * (width // group)
-                padded = (group + 3) & ~3 if group & 31 else group
                 quantize_row(
-                    target, width, group, quants + row * (width // group * padded),
+                    target, width, group, quants + row * quantized_bytes(width, group),
                     factors + groups_at, corrections + groups_at, rows, r,
                 )  # fmt: skip
         row += rows
 
 
-@kernel
+@piece
 def prepare(state, x, x_stride, n_rows, n, matrix, quants, factors, corrections):
     """Quantize n_rows rows of n columns for one matrix, if it wants that."""
-    group = quantized_group(state, matrix, 1)
+    group = quantized_group(state, matrix, np.int64(1))
     if group > 0:
         quantize_rows(x, x_stride, n_rows, n, group, quants, factors, corrections)
 
 
-@kernel
+@piece
 def project_heads(state, layer, group_range, normed, quants, factors, corrections, row, n_rows):
     """Queries, keys and values of n_rows rows from `row` on, for the key/value groups (first, last) of this thread.
 
@@ -110,7 +109,7 @@ def project_heads(state, layer, group_range, normed, quants, factors, correction
         )
 
 
-@kernel
+@piece
 def remember_rows(state, layer, first_group, last_group, row, row_end):
     """Put keys and values of these rows and groups into the cache; rotate their queries."""
     head_size, heads = state.head_size, state.n_heads // state.n_kv_heads
@@ -130,7 +129,7 @@ def remember_rows(state, layer, first_group, last_group, row, row_end):
             )  # fmt: skip
 
 
-@kernel
+@piece
 def attend_heads(state, layer, first_head, last_head, rank):
     """Attention of these query heads for all spans."""
     head_size, heads = state.head_size, state.n_heads // state.n_kv_heads
@@ -152,7 +151,7 @@ def attend_heads(state, layer, first_head, last_head, rank):
             )  # fmt: skip
 
 
-@kernel
+@piece
 def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, n_rows, part, n_parts):
     """hidden = silu(gate x) * (up x): some panels of both at a time, joined while they are in the first-level cache."""
     gate = matrix_at(state.matrices, layer * MATRICES_PER_LAYER + GATE)
@@ -177,7 +176,7 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
         first += panels
 
 
-@kernel
+@piece
 def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, corrections):
     """Logits of the wanted rows, [n_wanted][logits_stride]; every thread makes a slice of the vocabulary."""
     stride = state.x_stride
@@ -189,7 +188,7 @@ def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, cor
                 store(state.last, i * stride + k, load(source, k))
     barrier(state.meeting, state.n_threads)
     head = state.n_layers * MATRICES_PER_LAYER
-    prepare_normed(state, state.last, state.n_wanted, 2 * state.n_layers, head, 1, normed, quants, factors, corrections)
+    prepare_normed(state, state.last, state.n_wanted, 2 * state.n_layers, head, np.int64(1), normed, quants, factors, corrections)
     matrix = matrix_at(state.matrices, head)
     first, last = share(n_panels(matrix), rank, state.n_threads)
     matmul(
@@ -226,7 +225,7 @@ def forward(state, rank):
         embed_row(embedding, get_i64(state.ids, row + r), x + 4 * r * stride)
     for layer in range(state.n_layers):
         first = layer * MATRICES_PER_LAYER
-        prepare_normed(state, x, mine, 2 * layer, first + QUERY, 3, normed, quants, factors, corrections)
+        prepare_normed(state, x, mine, 2 * layer, first + QUERY, np.int64(3), normed, quants, factors, corrections)
         project_heads(state, layer, groups, normed, quants, factors, corrections, row, mine)
         if owns_heads:
             remember_rows(state, layer, first_group, last_group, row, row_end)
@@ -238,31 +237,37 @@ def forward(state, rank):
             remember_rows(state, layer, first_group, last_group, row, row_end)
             barrier(meeting, n_threads)
         attend_heads(state, layer, first_head, last_head, rank)
+        output = matrix_at(state.matrices, first + OUTPUT)
+        first_panel, last_panel = share(n_panels(output), part, n_parts)
+        fetch_early(output, first_panel)
         barrier(meeting, n_threads)
 
         attended, projected = state.attended + 4 * row * state.query_stride, state.projected + 4 * row * stride
         prepare(state, attended, state.query_stride, mine, query_width, first + OUTPUT, quants, factors, corrections)
-        output = matrix_at(state.matrices, first + OUTPUT)
-        first_panel, last_panel = share(n_panels(output), part, n_parts)
         matmul(
             output, attended, state.query_stride, quants, factors, corrections, projected, stride, first_panel, last_panel, mine
         )
         if not by_rows:
+            gate = matrix_at(state.matrices, first + GATE)
+            fetch_early(gate, share(n_panels(gate), part, n_parts)[0])
             barrier(meeting, n_threads)
 
         add_rows(x, projected, mine * stride)
-        prepare_normed(state, x, mine, 2 * layer + 1, first + GATE, 2, normed, quants, factors, corrections)
+        prepare_normed(state, x, mine, 2 * layer + 1, first + GATE, np.int64(2), normed, quants, factors, corrections)
         gated_units(state, layer, normed, quants, factors, corrections, pairs, row, mine, part, n_parts)
+        down = matrix_at(state.matrices, first + DOWN)
         if not by_rows:
+            fetch_early(down, first_panel)
             barrier(meeting, n_threads)
 
         hidden = state.hidden + 4 * row * state.hidden_stride
         prepare(state, hidden, state.hidden_stride, mine, state.mlp_width, first + DOWN, quants, factors, corrections)
-        down = matrix_at(state.matrices, first + DOWN)
         matmul(
             down, hidden, state.hidden_stride, quants, factors, corrections, projected, stride, first_panel, last_panel, mine
         )
         if not by_rows:
+            following = matrix_at(state.matrices, first + MATRICES_PER_LAYER)  # the next layer's queries, or the classifier
+            fetch_early(following, share(n_panels(following), part, n_parts)[0])
             barrier(meeting, n_threads)
         add_rows(x, projected, mine * stride)
     if state.n_wanted > 0:

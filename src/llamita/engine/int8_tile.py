@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from llamita.engine.emit import ZERO, advance, emit_broadcast_f32, emit_broadcast_i32, emit_loop, emit_switch
 from llamita.simd.isa import InstructionSet, current_isa
-from llamita.simd.memory import emit_load
+from llamita.simd.memory import emit_load, emit_prefetch
 from llamita.simd.vectors import F32, I8, I32, I64, LANES, VF16, VF32, VI32, call, constant, emit_fma, emit_splat
 
 BLOCK = 32  # bytes of one activation row that lie together, when the group is a multiple of it
@@ -36,12 +36,11 @@ def _join(builder: Any, parts: list) -> Any:
     return parts[0]
 
 
-def _dot_avx2(builder: Any, total: Any, w: Any, x: Any) -> Any:
-    """8 lanes: |w| * (x with w's sign); vpmaddubsw saturates, but |w|, |x| <= 127 or so stay below 32,768."""
+def _dot_avx2(builder: Any, total: Any, w: Any, x: Any, magnitude: Any) -> Any:
+    """8 lanes: |x| * (w with x's sign); vpmaddubsw saturates, but magnitudes up to 127 stay below 32,768."""
     bytes_type, words = ir.VectorType(I8, 32), ir.VectorType(ir.IntType(16), 16)
-    w, x = builder.bitcast(w, bytes_type), builder.bitcast(x, bytes_type)
-    magnitude = call(builder, "llvm.abs.v32i8", bytes_type, w, ir.Constant(ir.IntType(1), 0))
-    signed = call(builder, "llvm.x86.avx2.psign.b", bytes_type, x, w)
+    w, x, magnitude = (builder.bitcast(v, bytes_type) for v in (w, x, magnitude))
+    signed = call(builder, "llvm.x86.avx2.psign.b", bytes_type, w, x)
     pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", words, magnitude, signed)
     ones = ir.Constant(words, [1] * 16)
     return builder.add(total, call(builder, "llvm.x86.avx2.pmadd.wd", total.type, pairs, ones))
@@ -56,8 +55,11 @@ def _dot_plain(builder: Any, total: Any, w: Any, x: Any) -> Any:
     return total
 
 
-def emit_dot(builder: Any, isa: InstructionSet, total: Any, w: Any, x: Any) -> Any:
-    """total[lane] += sum over 4 bytes of w[lane] * x[lane]. Vectors of 16 int32; w is unsigned where isa.weight_offset says so."""
+def emit_dot(builder: Any, isa: InstructionSet, total: Any, w: Any, x: Any, magnitude: Any) -> Any:
+    """total[lane] += sum over 4 bytes of w[lane] * x[lane]. Vectors of 16 int32; w is unsigned where isa.weight_offset says so.
+
+    magnitude: |x| where isa.magnitudes says that it is stored, else ignored.
+    """
     if isa.name == "avx512vnni":
         # the old signature (i32 vectors) is accepted by every LLVM, the new one (i8) only since 22
         return call(builder, "llvm.x86.avx512.vpdpbusd.512", VI32, total, w, x)
@@ -65,11 +67,11 @@ def emit_dot(builder: Any, isa: InstructionSet, total: Any, w: Any, x: Any) -> A
         return _dot_plain(builder, total, w, x)
     n_parts = 4 if isa.name == "neon" else 2
     parts = []
-    for t, a, b in zip(*(_halves(builder, v, n_parts) for v in (total, w, x)), strict=True):
+    for t, a, b, c in zip(*(_halves(builder, v, n_parts) for v in (total, w, x, magnitude)), strict=True):
         if isa.name == "avxvnni":
             parts.append(call(builder, "llvm.x86.avx512.vpdpbusd.256", t.type, t, a, b))
         elif isa.name == "avx2":
-            parts.append(_dot_avx2(builder, t, a, b))
+            parts.append(_dot_avx2(builder, t, a, b, c))
         else:
             bytes_type = ir.VectorType(I8, 16)
             a, b = builder.bitcast(a, bytes_type), builder.bitcast(b, bytes_type)
@@ -81,6 +83,7 @@ def emit_int8_tile(builder: Any, isa: InstructionSet, block: int, panels: int, r
     """One loop nest: groups, blocks of a group, products of a block. operands as in int8_tile, without the first three."""
     out, out_stride, weights, scales, quants, factors, corrections, n_groups, n_blocks, multiplier = operands
     steps = block // 4
+    row_steps = steps * isa.planes
 
     def pointer(address: Any, target: ir.Type) -> Any:
         return builder.inttoptr(address, target.as_pointer())
@@ -89,13 +92,16 @@ def emit_int8_tile(builder: Any, isa: InstructionSet, block: int, panels: int, r
         quant, panel_weights, sums = carried[0], carried[1 : 1 + panels], list(carried[1 + panels :])
         for k in range(steps):
             w = [emit_load(builder, advance(builder, p, k), 64) for p in panel_weights]
+            if rows == 1 and isa.prefetch_bytes:
+                emit_prefetch(builder, advance(builder, panel_weights[0], k + isa.prefetch_bytes // 64), 3)
             for row in range(rows):
-                x = emit_broadcast_i32(builder, quant, row * steps + k)
+                x = emit_broadcast_i32(builder, quant, row * row_steps + k)
+                magnitude = emit_broadcast_i32(builder, quant, row * row_steps + steps + k) if isa.magnitudes else x
                 for panel in range(panels):
                     i = row * panels + panel
-                    sums[i] = emit_dot(builder, isa, sums[i], w[panel], x)
+                    sums[i] = emit_dot(builder, isa, sums[i], w[panel], x, magnitude)
         panel_weights = [advance(builder, p, steps) for p in panel_weights]
-        return [advance(builder, quant, rows * steps), *panel_weights, *sums]
+        return [advance(builder, quant, rows * row_steps), *panel_weights, *sums]
 
     def emit_group(_: Any, carried: list) -> list:
         quant, factor, correction = carried[:3]
@@ -147,7 +153,7 @@ def int8_tile(
     """out[row * out_stride + 16 * panel + lane] (float32) = the products of these panels and rows.
 
     Addresses: weights bytes [panel][k/4][16 lanes][4], scales float16 [panel][group][16 lanes],
-    quants int8 [k/block][rows][block], factors float32 and corrections int32 [group][rows].
+    quants int8 [k/block][rows][planes][block], factors float32 and corrections int32 [group][rows].
     n_blocks: blocks per group. (panels, rows) must be one of the instruction set's tiles; with the small block panels is 1.
     """
 

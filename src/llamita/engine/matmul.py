@@ -4,14 +4,15 @@ import numpy as np
 
 from llamita.engine.float_tile import rows_tile
 from llamita.engine.int8_tile import int8_tile
-from llamita.engine.rows import block_of, padded_columns, tile_rows
+from llamita.engine.rows import block_of, padded_columns, quantized_bytes, tile_rows
 from llamita.engine.state import MATRIX, PANELS_Q8
 from llamita.simd.isa import current_isa
-from llamita.simd.kernel import kernel
+from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import prefetch, record_reader
 from llamita.simd.vectors import LANES
 
 matrix_at = record_reader(MATRIX)
+EARLY_BYTES = 8192
 
 _TILES = current_isa().quantized_tiles
 WIDE_PANELS = max(panels for panels, _ in _TILES)
@@ -27,12 +28,12 @@ def share(n, part, n_parts):
     return n * part // n_parts, n * (part + 1) // n_parts
 
 
-@kernel
+@piece
 def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first, last, n_rows):
     """matmul for int8 panels; quantized activations as quantize_rows writes them."""
     group = matrix.group
     block, n_groups, row_size = block_of(group), matrix.n_groups, padded_columns(matrix.columns, group)
-    n_blocks = matrix.padded_group // block
+    n_blocks, quant_size = matrix.padded_group // block, quantized_bytes(matrix.columns, group)
     panel_bytes, scale_bytes = LANES * row_size, 2 * LANES * n_groups
     panel = first
     while panel < last:
@@ -54,14 +55,14 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
             for p in range(0, panels, step):
                 int8_tile(
                     block, step, rows, out + 4 * (row * out_stride + (panel + p) * LANES), out_stride,
-                    weights + p * panel_bytes, matrix.scales + (panel + p) * scale_bytes, quants + row * row_size,
+                    weights + p * panel_bytes, matrix.scales + (panel + p) * scale_bytes, quants + row * quant_size,
                     factors + groups_at, corrections + groups_at, n_groups, n_blocks, matrix.multiplier,
                 )  # fmt: skip
             row += rows
         panel += panels
 
 
-@kernel
+@piece
 def multiply_rows(matrix, x, x_stride, out, out_stride, first, last, n_rows):
     """matmul for rows of floats: first and last count weight rows here."""
     weight = first
@@ -93,6 +94,18 @@ def matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, f
     else:
         end = min(last * LANES, matrix.rows)
         multiply_rows(matrix, x, x_stride, out, out_stride, first * LANES, end, n_rows)
+
+
+@kernel
+def fetch_early(matrix, first):
+    """Ask for the beginning of this thread's slice of the next matrix before waiting at a barrier: memory need not idle then."""
+    start = matrix.weights
+    if matrix.kind == PANELS_Q8:
+        start += first * LANES * padded_columns(matrix.columns, matrix.group)
+    else:
+        start += first * LANES * matrix.row_bytes
+    for line in range(0, EARLY_BYTES, 64):
+        prefetch(start + line)
 
 
 @kernel

@@ -10,14 +10,14 @@ import numpy as np
 
 from llamita.engine.matmul import matrix_at, n_panels, share
 from llamita.engine.rows import OFFSET
-from llamita.simd.kernel import kernel
+from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_f16, get_f32, get_i8, get_i32, set_f16, set_i8, set_i32
 from llamita.simd.vectors import LANES
 
 FLIP = np.int32(-2139062144) if OFFSET else np.int32(0)  # 0x80808080: w + 128 for four bytes at once
 
 
-@kernel
+@piece
 def pack_scales(source, target, panel):
     """The scales of one panel."""
     at = target.scales + 2 * panel * LANES * target.n_groups
@@ -33,7 +33,7 @@ def pack_scales(source, target, panel):
             set_f16(at, g * LANES + lane, scale * inverse)
 
 
-@kernel
+@piece
 def pack_words(source, target, panel):
     """The weights of one full panel whose groups are multiples of 4: four bytes at a time, group after group."""
     words = source.group >> 2
@@ -47,7 +47,7 @@ def pack_words(source, target, panel):
                 set_i32(place, lane, get_i32(group + lane * source.row_bytes, word) ^ FLIP)
 
 
-@kernel
+@piece
 def pack_bytes(source, target, panel):
     """The weights of any panel, byte by byte."""
     at = target.weights + panel * LANES * target.n_groups * target.padded_group

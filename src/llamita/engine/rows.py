@@ -8,7 +8,7 @@ import numpy as np
 from llamita.engine.int8_tile import BLOCK, SMALL_BLOCK
 from llamita.engine.state import ROWS_BF16, ROWS_F16, ROWS_F32
 from llamita.simd.isa import current_isa
-from llamita.simd.kernel import kernel
+from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import (
     get_f16,
     get_f32,
@@ -26,6 +26,7 @@ from llamita.simd.memory import (
 from llamita.simd.vectors import (
     LANES,
     absolute,
+    absolute_i32,
     add,
     add_i32,
     exp,
@@ -44,6 +45,7 @@ from llamita.simd.vectors import (
 
 ROW_TILES = current_isa().row_tiles
 OFFSET = current_isa().weight_offset
+PLANES = np.int64(current_isa().planes)
 ROUNDING = np.float32(12582912.0)  # 1.5 * 2**23: adding and taking it away rounds half to even
 
 
@@ -56,7 +58,7 @@ def tile_rows(n_rows):
     return 1
 
 
-@kernel
+@piece
 def block_of(group):
     """Bytes of one activation row that lie together: what the int8 micro-kernel unrolls."""
     return BLOCK if group % BLOCK == 0 else SMALL_BLOCK
@@ -101,7 +103,7 @@ def normalize(x, n, norm, epsilon, out):
         store(out, i, multiply(multiply(load(x, i), inverse), load(norm, i)))
 
 
-@kernel
+@piece
 def quantize_wide(x, n, group, quants, factors, corrections, rows, row):
     """quantize_row for groups that are multiples of 32."""
     for g in range(n // group):
@@ -116,12 +118,15 @@ def quantize_wide(x, n, group, quants, factors, corrections, rows, row):
             q = round_to_i32(multiply(load(x, start + k), inverse))
             total = add_i32(total, q)
             i = start + k
-            store_i8(quants, (i >> 5) * BLOCK * rows + row * BLOCK + (i & 31), q)
+            at = ((i >> 5) * rows + row) * PLANES * BLOCK + (i & 31)
+            store_i8(quants, at, q)
+            if PLANES == 2:
+                store_i8(quants, at + BLOCK, absolute_i32(q))
         set_f32(factors, g * rows + row, top * np.float32(1.0 / 127.0))
         set_i32(corrections, g * rows + row, np.int32(-OFFSET) * reduce_add_i32(total))
 
 
-@kernel
+@piece
 def quantize_narrow(x, n, group, quants, factors, corrections, rows, row):
     """quantize_row for any group; each is padded with zeros to a multiple of 4."""
     padded = (group + 3) & ~3
@@ -137,7 +142,10 @@ def quantize_narrow(x, n, group, quants, factors, corrections, rows, row):
                 q = np.int64((get_f32(x, g * group + k) * inverse + ROUNDING) - ROUNDING)
             total += q
             i = g * padded + k
-            set_i8(quants, (i >> 2) * SMALL_BLOCK * rows + row * SMALL_BLOCK + (i & 3), q)
+            at = ((i >> 2) * rows + row) * PLANES * SMALL_BLOCK + (i & 3)
+            set_i8(quants, at, q)
+            if PLANES == 2:
+                set_i8(quants, at + SMALL_BLOCK, abs(q))
         set_f32(factors, g * rows + row, top * np.float32(1.0 / 127.0))
         set_i32(corrections, g * rows + row, np.int32(-OFFSET * total))
 
@@ -146,7 +154,7 @@ def quantize_narrow(x, n, group, quants, factors, corrections, rows, row):
 def quantize_row(x, n, group, quants, factors, corrections, rows, row):
     """Write row `row` of a tile of `rows` rows: x float32[n] to int8 in groups, scale = largest magnitude / 127.
 
-    quants [k / block][rows][block], factors float32 and corrections int32 [n / group][rows]: -offset * sum of the group.
+    quants [k / block][rows][planes][block], factors float32 and corrections int32 [n / group][rows]: -offset * sum of the group.
     """
     if block_of(group) == BLOCK:
         quantize_wide(x, n, group, quants, factors, corrections, rows, row)
@@ -156,14 +164,20 @@ def quantize_row(x, n, group, quants, factors, corrections, rows, row):
 
 @kernel
 def padded_columns(n, group):
-    """Bytes of a quantized row."""
+    """Bytes of a row of packed weights."""
     return n if block_of(group) == BLOCK else n // group * ((group + 3) & ~3)
+
+
+@kernel
+def quantized_bytes(n, group):
+    """Bytes of a row of quantized activations."""
+    return PLANES * padded_columns(n, group)
 
 
 @kernel
 def quantize_rows(x, x_stride, n_rows, n, group, quants, factors, corrections):
     """Quantize n_rows rows, tile after tile as the micro-kernel takes them."""
-    row, size = 0, padded_columns(n, group)
+    row, size = 0, quantized_bytes(n, group)
     while row < n_rows:
         rows = tile_rows(n_rows - row)
         for r in range(rows):

@@ -7,7 +7,7 @@ vectors here, which run.c does one by one. What run.c does not have is off at it
 import numpy as np
 
 from llamita.engine.state import SAMPLER
-from llamita.simd.kernel import kernel
+from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_f32, get_i64, load, record_reader, set_f32, set_i64, store
 from llamita.simd.vectors import (
     LANES,
@@ -73,7 +73,7 @@ def adjust(sampler, logits, vocab_size):
             set_f32(logits, token, logit / penalty if logit > 0 else logit * penalty)
 
 
-@kernel
+@piece
 def exponentiate(logits, out, n_vectors, temperature):
     """out = exp((logit - largest) / temperature); returns the sum."""
     largest = load(logits, 0)
@@ -89,7 +89,7 @@ def exponentiate(logits, out, n_vectors, temperature):
     return reduce_add(total)
 
 
-@kernel
+@piece
 def pick_by_sum(weights, n_vectors, wanted):
     """The first index at which the running sum of the weights passes `wanted`; else the last one with a weight."""
     total, last = np.float32(0.0), np.int64(0)
@@ -109,14 +109,14 @@ def pick_by_sum(weights, n_vectors, wanted):
     return last
 
 
-@kernel
+@piece
 def comes_first(weights, ids, a, b):
     """Heap order: the larger weight, of equals the lower id."""
     wa, wb = get_f32(weights, a), get_f32(weights, b)
     return wa > wb or (wa == wb and get_i64(ids, a) < get_i64(ids, b))
 
 
-@kernel
+@piece
 def swap(weights, ids, a, b):
     """Exchange two entries."""
     w, i = get_f32(weights, a), get_i64(ids, a)
@@ -140,7 +140,7 @@ def sift_down(weights, ids, start, n):
         parent = child
 
 
-@kernel
+@piece
 def gather(weights, n_vectors, limit, out_weights, out_ids):
     """Copy the entries >= limit (> 0) with their ids; returns how many."""
     n = 0
@@ -155,7 +155,7 @@ def gather(weights, n_vectors, limit, out_weights, out_ids):
     return n
 
 
-@kernel
+@piece
 def pick_of_top(weights, ids, n, top_k, enough, coin):
     """Pick among the largest of n candidates: at most top_k (0: any number), until their sum passes `enough`.
 
@@ -167,7 +167,7 @@ def pick_of_top(weights, ids, n, top_k, enough, coin):
     while left > 0:
         left -= 1
         swap(weights, ids, 0, left)
-        sift_down(weights, ids, 0, left)
+        sift_down(weights, ids, np.int64(0), left)
         total += get_f32(weights, left)
         if total > enough or n - left == top_k:
             break
@@ -175,7 +175,8 @@ def pick_of_top(weights, ids, n, top_k, enough, coin):
     for i in range(n - 1, left - 1, -1):
         running += get_f32(weights, i)
         if wanted < running:
-            return get_i64(ids, i)
+            left = i
+            break
     return get_i64(ids, left)
 
 

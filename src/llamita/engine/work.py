@@ -23,7 +23,7 @@ from llamita.engine.state import (
     STOP,
 )
 from llamita.simd.atomics import atomic_add, atomic_exchange, atomic_load, barrier, let_others_run, pause
-from llamita.simd.kernel import kernel
+from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_i64, load, record_reader, set_i64
 from llamita.simd.vectors import LANES, add, reduce_max, splat
 
@@ -33,7 +33,7 @@ LINGER = 30_000  # pauses before a worker parks: about a millisecond
 SPINS = 4_000  # pauses before it offers its core to others
 
 
-@kernel
+@piece
 def sample_wanted(state, rank):
     """Sample the wanted rows, which belong to the spans in the same order; the threads take turns."""
     scratch = 4 * rank * state.logits_stride
@@ -56,7 +56,7 @@ def is_stop_id(state, token):
     return False
 
 
-@kernel
+@piece
 def prepare_next_step(state):
     """Make the sampled tokens the rows of the next step; decide whether there is one."""
     done = state.steps_done
@@ -78,14 +78,14 @@ def prepare_next_step(state):
     state.go_on = np.int64(state.steps_done < state.n_steps and not stopped)
 
 
-@kernel
+@piece
 def generate(state, rank):
     """n_steps forward passes, each fed with the tokens that the one before chose; or one pass without sampling."""
     while True:
         forward(state, rank)
         barrier(state.meeting, state.n_threads)
         if state.sample == 0:
-            return
+            break
         sample_wanted(state, rank)
         if state.n_wanted > 1:
             barrier(state.meeting, state.n_threads)
@@ -93,10 +93,10 @@ def generate(state, rank):
             prepare_next_step(state)
         barrier(state.meeting, state.n_threads)
         if state.go_on == 0:
-            return
+            break
 
 
-@kernel
+@piece
 def read_memory(state, rank):
     """Read this thread's share of a stretch of memory, nothing else: the bandwidth that decode is measured against."""
     n = state.read_bytes // 64
@@ -110,7 +110,7 @@ def read_memory(state, rank):
     set_i64(state.results, rank * 8, np.int64(state_sum > 0))
 
 
-@kernel
+@piece
 def do_job(state, rank):
     """This thread's part of the current job."""
     if state.job == JOB_FORWARD:
@@ -122,54 +122,60 @@ def do_job(state, rank):
     barrier(state.meeting, state.n_threads)
 
 
-@kernel
-def wait_for_job(state, seen):
-    """Whether a job newer than `seen` came while we lingered."""
-    for spins in range(LINGER):
-        if atomic_load(state.signals, JOBS) != seen:
-            return True
-        pause(seen)
-        if spins > SPINS and spins & 15 == 0:
-            let_others_run(seen)
-    return False
-
-
-@kernel
-def lead(state):
-    """Rank 0: publish the job and do it. Returns how many workers must be woken first: then wake them and call again."""
+@piece
+def publish(state):
+    """Rank 0: make the job known. Returns the set of parked workers, which Python must wake before it calls again."""
+    parked = np.int64(0)
     if state.published == 0:
         state.published = 1
         atomic_add(state.signals, JOBS, np.int64(1))
-        parked = 0
         for rank in range(1, state.n_threads):
             parked |= atomic_exchange(state.signals, PARKED + 8 * rank, np.int64(0)) << rank
-        if parked != 0:
-            return parked
-    do_job(state, np.int64(0))
-    state.published = 0
-    return np.int64(0)
+    return parked
 
 
-@kernel
-def follow(state, rank):
-    """Other ranks: do jobs until none comes for a while, then park. Between parking and sleeping a job may come: look again."""
-    seen = get_i64(state.signals, PARKED + 8 * rank + 1)
-    while True:
-        while wait_for_job(state, seen):
-            do_job(state, rank)
-            seen += 1
-        set_i64(state.signals, PARKED + 8 * rank + 1, seen)
-        atomic_exchange(state.signals, PARKED + 8 * rank, np.int64(1))
-        if atomic_load(state.signals, JOBS) == seen:
-            return np.int64(0)
-        if atomic_exchange(state.signals, PARKED + 8 * rank, np.int64(0)) == 0:
-            continue  # the leader saw us parked and wakes us once too often, which is harmless
+@piece
+def wait_for_job(state, seen):
+    """Other ranks: whether a job newer than `seen` came while we lingered."""
+    found = False
+    for spins in range(LINGER):
+        if atomic_load(state.signals, JOBS) != seen:
+            found = True
+            break
+        pause(seen)
+        if spins > SPINS and spins & 15 == 0:
+            let_others_run(seen)
+    return found
+
+
+@piece
+def park(state, rank, seen):
+    """Say that this worker goes to sleep; whether it may. A job may have come meanwhile: then it must not."""
+    set_i64(state.signals, PARKED + 8 * rank + 1, seen)
+    atomic_exchange(state.signals, PARKED + 8 * rank, np.int64(1))
+    is_idle = atomic_load(state.signals, JOBS) == seen
+    if not is_idle:
+        # 0: the leader saw us parked and wakes us once too often, which is harmless
+        atomic_exchange(state.signals, PARKED + 8 * rank, np.int64(0))
+    return is_idle
 
 
 @kernel
 def work(state_address, rank):
-    """The entry point: see lead and follow."""
+    """The entry point. Rank 0 does one job and returns 0, or the workers to wake first; the others return when idle."""
     state = state_at(state_address, np.int64(0))
+    seen = get_i64(state.signals, PARKED + 8 * rank + 1)
     if rank == 0:
-        return lead(state)
-    return follow(state, rank)
+        parked = publish(state)
+        if parked != 0:
+            return parked
+    while True:
+        if rank != 0 and not wait_for_job(state, seen):
+            if park(state, rank, seen):
+                return np.int64(0)
+            continue
+        do_job(state, rank)
+        seen += 1
+        if rank == 0:
+            state.published = 0
+            return np.int64(0)

@@ -13,7 +13,7 @@ from llamita.simd.memory import emit_pointer
 from llamita.simd.vectors import I32, I64, call, operation
 
 _i64 = types.int64
-SPINS = 2000  # about 0.05 ms of spinning before the first sched_yield
+SPINS = 50_000  # about a millisecond: yielding sooner gives a busy neighbour the core for a whole time slice at every barrier
 # barrier memory: int64[16], arrivals at 0, generation at 8: two cache lines
 GENERATION = 8
 
