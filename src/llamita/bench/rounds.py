@@ -17,7 +17,7 @@ from llamita.bench.subject import Subject
 from llamita.errors import LlamitaError
 
 OWN = "llamita"
-BANDWIDTH_PASSES = 3  # per round
+BANDWIDTH_PASSES = 5  # per round
 STREAM, BATCH, BUSY = "streamed", "sequences at once", "beside a busy core"
 Tell = Callable[[str], None]  # progress and failures, for the user to see
 
@@ -74,8 +74,8 @@ def run_rounds(subject: Subject, wanted: Protocol, peers: Sequence[Peer], tell: 
 def _measure_own(own: OwnRun, findings: Findings) -> None:
     protocol = findings.protocol
     findings.record(protocol.prefill, OWN, own.prefill())
-    findings.read_bandwidths += [own.read_bandwidth() for _ in range(BANDWIDTH_PASSES)]
     findings.record(protocol.decode, OWN, own.decode())
+    findings.read_bandwidths += [own.read_bandwidth() for _ in range(BANDWIDTH_PASSES)]  # weights as warm as decoding left them
     findings.record(STREAM, OWN, own.stream())
     if protocol.batch > 1:
         findings.record(f"{protocol.batch} {BATCH}", OWN, own.batch())
