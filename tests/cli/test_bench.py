@@ -65,6 +65,7 @@ def test_all_that_is_promised_is_measured(models: Path, capsys):
     assert model["bandwidth"]["bytes_per_token"] > 0
     assert model["bandwidth"]["share"] > 0
     assert 0 < model["start"]["first_byte_seconds"] <= model["start"]["whole_seconds"]
+    assert model["start"]["tokens_per_second"] > 0
     assert model["start"]["peak_bytes"] > model["start"]["weight_bytes"]
     assert model["start"]["kv_bytes"] == 32 * 2 * 2 * 16 * 4
     assert {"llamita", "python", "numba"} <= set(done["versions"])
@@ -129,10 +130,21 @@ def test_a_peer_of_another_dtype_is_left_out_with_the_reason(models: Path):
     assert model["notes"] == ["run: runs f32 only, left out for q8_0"]
 
 
-@pytest.mark.parametrize("arguments", [("no-such.bin",), ("260K", "--against", "no-such-peer"), ("260K", "--depth", "512")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("no-such.bin",), ("260K", "--against", "no-such-peer"), ("260K", "--depth", "512"), ("260K", "--json", "no/such/folder")],
+)
 def test_a_mistake_is_one_line(capsys, arguments: tuple[str, ...]):
     assert main(["bench", *QUICK, *arguments]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_peers_of_one_name_are_told_apart(models: Path):
+    (models / "other").mkdir()
+    peers = [program(models / folder / "runq", LLAMA2C.format(log=models / "log")) for folder in (".", "other")]
+    arguments = [word for peer in peers for word in ("--against", peer)]
+    (model,) = bench(models, str(models / "tiny8.bin"), "--no-start", *arguments)["models"]
+    assert {row["who"] for row in model["tests"]} == {"llamita", *map(str, map(Path, peers))}
 
 
 def test_a_program_that_no_one_knows_is_refused(models: Path, capsys):

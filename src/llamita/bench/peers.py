@@ -9,7 +9,8 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,9 +54,9 @@ class Llama2c(Peer):
         n_tokens = min(LLAMA2C_TOKENS, subject.model.config.context)
         command = [self.path, subject.llama2c_file, "-z", subject.tokenizer_file, "-t", "0", "-n", n_tokens, "-i", PROMPT]
         done = run_peer(self.label, command, protocol.n_threads)
-        if not (found := re.search(r"achieved tok/s: ([0-9.]+)", done.stderr + done.stdout)):
+        if (rate := achieved(done.stderr + done.stdout)) is None:
             raise PeerFailure(f"{self.label}: printed no 'achieved tok/s', but {last_line(done.stderr)}")
-        return dict.fromkeys((protocol.prefill, protocol.decode), float(found[1]))
+        return dict.fromkeys((protocol.prefill, protocol.decode), rate)
 
 
 class LlamaBench(Peer):
@@ -92,6 +93,13 @@ class LlamaCppPython(Peer):
 
 LLAMA_CPP_PYTHON = "llama-cpp-python"
 KINDS = {"llama-bench": (LlamaBench, ALL_DTYPES), "runq": (Llama2c, ("q8_0",)), "run": (Llama2c, ("f32",))}
+
+
+def find_peers(names: Iterable[str]) -> list[Peer]:
+    """find_peer of each name; those of one label are known by their paths."""
+    peers = [find_peer(name) for name in dict.fromkeys(names)]
+    labels = [peer.label for peer in peers]
+    return [replace(peer, label=peer.path) if labels.count(peer.label) > 1 else peer for peer in peers]
 
 
 def find_peer(name: str) -> Peer:
@@ -138,6 +146,12 @@ def read_llama_bench(label: str, output: str, protocol: Protocol) -> dict[str, f
         return {protocol.prefill if row["n_prompt"] else protocol.decode: float(row["samples_ts"][0]) for row in rows}
     except (ValueError, LookupError, TypeError):
         raise PeerFailure(f"{label}: printed no JSON of llama-bench, but {last_line(output)}") from None
+
+
+def achieved(text: str) -> float | None:
+    """Tokens per second as llama2.c's programs and `llamita run` say it."""
+    found = re.search(r"achieved tok/s: ([0-9.]+)", text)
+    return float(found[1]) if found else None
 
 
 def last_line(text: str) -> str:

@@ -14,7 +14,7 @@ from statistics import median
 from llamita import __version__
 from llamita.bench.peers import Peer
 from llamita.bench.protocol import Protocol
-from llamita.bench.rounds import OWN, Findings, median_or_none
+from llamita.bench.rounds import OWN, Findings
 from llamita.bench.subject import Subject
 
 
@@ -109,13 +109,17 @@ def describe_starts(subject: Subject, findings: Findings) -> dict | None:
     if not findings.starts:
         return None
     config = subject.model.config
-    medians = {
-        key: median_or_none([seen[key] for seen in findings.starts])
-        for key in ("first_byte_seconds", "whole_seconds", "peak_bytes")
-    }
+    keys = ("first_byte_seconds", "whole_seconds", "tokens_per_second", "peak_bytes")
+    medians = {key: median_or_none([seen[key] for seen in findings.starts]) for key in keys}
     return medians | {
         "weight_bytes": subject.model.n_bytes,
         "kv_bytes": config.context * 2 * config.n_layers * config.kv_width * 4,
         "tokens": findings.protocol.decode_tokens,
         "processes": findings.starts,
     }
+
+
+def median_or_none(values: Sequence[float | None]) -> float | None:
+    """The median of what is known."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

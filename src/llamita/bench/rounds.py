@@ -8,10 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 from llamita.bench.own import OwnRun, busy_core
-from llamita.bench.peers import Peer
+from llamita.bench.peers import Peer, achieved
 from llamita.bench.protocol import Protocol
 from llamita.bench.subject import Subject
 from llamita.errors import LlamitaError
@@ -110,16 +109,10 @@ def _measure_starts(subject: Subject, findings: Findings, tell: Tell) -> None:
             )
             return
         if i > 0:
-            findings.starts.append(seen)
+            findings.starts.append(seen | {"tokens_per_second": achieved(seen["stderr"])})
 
 
 def watch_process(command: list[str]) -> dict:
     """What witness.py sees of a command."""
     witness = [sys.executable, "-m", "llamita.bench.witness", *command]
     return json.loads(subprocess.run(witness, capture_output=True, encoding="utf-8", check=True).stdout)
-
-
-def median_or_none(values: Sequence[float | None]) -> float | None:
-    """The median of what is known."""
-    known = [value for value in values if value is not None]
-    return median(known) if known else None

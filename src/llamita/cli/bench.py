@@ -49,7 +49,7 @@ def command(
         llamita bench stories15M.bin
         llamita bench 15M 110M --against ./runq --against ./llama-bench --json bench.json
     """
-    from llamita.bench.peers import find_peer
+    from llamita.bench.peers import find_peers
     from llamita.bench.protocol import Protocol
     from llamita.bench.report import report
     from llamita.engine.team import default_threads
@@ -64,15 +64,16 @@ def command(
         busy=flags["busy"],
         start=flags["start"],
     )
-    peers = [find_peer(name) for name in against]
+    peers = find_peers(against)
+    pairs = chosen(models, dtypes)
     done = report(protocol, peers, [])
+    write_json(json_path, done)  # a path that cannot be written shall not show after minutes
     click.echo(f"{done['machine']['cpu']}, {protocol.n_threads} threads")
-    for model, dtype in chosen(models, dtypes):
+    for model, dtype in pairs:
         measured = measure(model, dtype, protocol, peers)
         show(measured)
         done["models"].append(measured)
-        if json_path:
-            json_path.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+        write_json(json_path, done)
 
 
 def chosen(models: tuple[str, ...], dtypes: tuple[str, ...]) -> list[tuple[str | Path, str]]:
@@ -89,6 +90,12 @@ def chosen(models: tuple[str, ...], dtypes: tuple[str, ...]) -> list[tuple[str |
             read_model(path := find_model(model))  # a wrong path shall not show after minutes
             pairs.append((path, ""))
     return pairs
+
+
+def write_json(path: Path | None, done: dict) -> None:
+    """Write all that was found so far, where it is wanted."""
+    if path:
+        path.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(model: str | Path, dtype: str, protocol: "Protocol", peers: list) -> dict:
@@ -164,6 +171,8 @@ def start_rows(start: dict | None) -> list[tuple[str, str]]:
         ("fresh process: first token", f"{start['first_byte_seconds']:.2f} s"),
         (f"fresh process: {start['tokens']} tokens", f"{start['whole_seconds']:.2f} s"),
     ]
+    if start["tokens_per_second"] is not None:
+        rows.append(("fresh process: the speed that it prints", f"{start['tokens_per_second']:,.0f} tokens/s"))
     if start["peak_bytes"] is not None:
         needed = start["weight_bytes"] + start["kv_bytes"]
         rows.append(("fresh process: peak memory", f"{start['peak_bytes'] / 1e6:,.0f} MB"))
