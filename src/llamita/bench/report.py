@@ -87,7 +87,7 @@ def describe_test(findings: Findings, test: str, who: str) -> dict:
         "max": max(rates),
         "tokens_per_second": rates,
         "ratio": median(ratios) if ratios else None,
-        "ratio_of": None if not ratios else f"{OWN} / {who}" if who != OWN else f"{test} / {decode}",
+        "ratio_to": None if not ratios else who if who != OWN else decode,
     }
 
 

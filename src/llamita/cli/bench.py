@@ -137,7 +137,7 @@ def show(model: dict) -> None:
     """Print what describe_model found as tables, and its notes on stderr."""
     group = f", groups of {model['group']}" if model["group"] > 1 else ""
     title = f"{model['model']} {model['dtype']}{group}: {model['parameters']:,} parameters, {model['instruction_set']}"
-    columns = ("test", "who", "tokens/s", "min", "max", "ratio", "of")
+    columns = ("test", "who", "tokens/s", "min", "max", "ratio")
     print_table(title, columns, [row_of(test) for test in model["tests"]])
     print_table("Bytes and seconds", ("what", "value"), [*bandwidth_rows(model["bandwidth"]), *start_rows(model["start"])])
     for note in model["notes"]:
@@ -147,8 +147,8 @@ def show(model: dict) -> None:
 def row_of(test: dict) -> tuple:
     """One row of the table of tests."""
     rates = [round(test[key]) if test[key] >= 100 else round(test[key], 1) for key in ("median", "min", "max")]
-    ratio = "" if test["ratio"] is None else f"{test['ratio']:.2f}x"
-    return test["test"], test["who"], *rates, ratio, test["ratio_of"] or ""
+    ratio = "" if test["ratio"] is None else f"{test['ratio']:.2f}x {test['ratio_to']}"
+    return test["test"], test["who"], *rates, ratio
 
 
 def bandwidth_rows(bandwidth: dict) -> list[tuple[str, str]]:
