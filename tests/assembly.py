@@ -5,7 +5,8 @@ from collections.abc import Callable
 from llvmlite import binding, ir
 
 from llamita.engine.float_tile import emit_attention_tile, emit_rows_tile
-from llamita.engine.int8_tile import BLOCK, emit_int8_tile
+from llamita.engine.int8_tile import emit_int8_tile
+from llamita.engine.state import BLOCK
 from llamita.simd.isa import forced_isa
 
 I64, F32 = ir.IntType(64), ir.FloatType()

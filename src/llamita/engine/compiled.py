@@ -21,7 +21,7 @@ from llamita.simd.isa import compile_target, detect_isa
 
 Work = Callable[[int, int], int]
 # what the machine code may call: anything else would make LLVM end the process at load time
-ALLOWED_SYMBOLS = {"sched_yield", "SwitchToThread", "memcpy", "memset", "memmove", "sqrtf", "rintf", "fmaf", "fmaxf"}
+ALLOWED_SYMBOLS = {"usleep", "Sleep", "memcpy", "memset", "memmove", "sqrtf", "rintf", "fmaf", "fmaxf"}
 
 
 def kernel_sources() -> list[Path]:

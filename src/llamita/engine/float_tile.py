@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from llamita.engine.emit import ZERO, advance, emit_broadcast_f32, emit_loop, emit_switch
 from llamita.engine.state import ROWS_BF16, ROWS_F16, ROWS_F32
 from llamita.simd.isa import InstructionSet, current_isa
-from llamita.simd.memory import emit_load, emit_load_bf16, emit_load_f16, emit_masked_load, emit_prefetch
+from llamita.simd.memory import emit_load, emit_load_bf16, emit_load_f16, emit_masked_load, emit_prefetch, emit_widen_f16
 from llamita.simd.vectors import (
     F32,
     I8,
@@ -45,7 +45,7 @@ def _emit_last_weights(builder: Any, kind: int, pointer: Any, mask: Any) -> Any:
         return emit_masked_load(builder, builder.bitcast(pointer, VF32.as_pointer()), mask, ZERO, 4)
     words = emit_masked_load(builder, builder.bitcast(pointer, VI16.as_pointer()), mask, constant(VI16, 0), 2)
     if kind == ROWS_F16:
-        return builder.fpext(builder.bitcast(words, VF16), VF32)
+        return emit_widen_f16(builder, words)
     return builder.bitcast(builder.shl(builder.zext(words, VI32), constant(VI32, 16)), VF32)
 
 

@@ -1,7 +1,8 @@
 """The int8 micro-kernel: some panels of 16 weight rows times some activation rows, on every instruction set.
 
 Lane = weight row: no horizontal sums, one load of 16 scales a group, and an activation is a 4-byte broadcast operand. Each output
-is summed over its groups in file order whatever the tile, so prefill, decode and batches agree to the last bit.
+is summed over its groups in file order whatever the tile, so prefill, decode and batches agree to the last bit. Groups that are
+no multiple of 32 take the small block: there scales are float32 and rounding is that of llama2.c's runq, speed matters less.
 """
 
 from typing import Any
@@ -11,12 +12,11 @@ from numba import types
 from numba.extending import intrinsic
 
 from llamita.engine.emit import ZERO, advance, emit_broadcast_f32, emit_broadcast_i32, emit_loop, emit_switch
+from llamita.engine.state import BLOCK, SMALL_BLOCK
 from llamita.simd.isa import InstructionSet, current_isa
 from llamita.simd.memory import emit_load, emit_prefetch
 from llamita.simd.vectors import F32, I8, I32, I64, LANES, VF16, VF32, VI32, call, constant, emit_fma, emit_splat
 
-BLOCK = 32  # bytes of one activation row that lie together, when the group is a multiple of it
-SMALL_BLOCK = 4  # otherwise: what one product takes
 
 
 def _halves(builder: Any, vector: Any, n_parts: int) -> list:
@@ -83,7 +83,7 @@ def emit_int8_tile(builder: Any, isa: InstructionSet, block: int, panels: int, r
     """One loop nest: groups, blocks of a group, products of a block. operands as in int8_tile, without the first three."""
     out, out_stride, weights, scales, quants, factors, corrections, n_groups, n_blocks, multiplier = operands
     steps = block // 4
-    row_steps = steps * isa.planes
+    row_steps, is_small = steps * isa.planes, block == SMALL_BLOCK
 
     def pointer(address: Any, target: ir.Type) -> Any:
         return builder.inttoptr(address, target.as_pointer())
@@ -111,13 +111,20 @@ def emit_int8_tile(builder: Any, isa: InstructionSet, block: int, panels: int, r
         start = [emit_broadcast_i32(builder, correction, row) for row in range(rows) for _ in range(panels)]
         results = emit_loop(builder, n_blocks, [quant, *panel_weights, *start], emit_block)
         quant, panel_weights, sums = results[0], results[1 : 1 + panels], results[1 + panels :]
-        scale_vectors = [builder.fpext(emit_load(builder, p, 32), VF32) for p in panel_scales]
+        scale_vectors = [emit_load(builder, p, 32) for p in panel_scales]
+        if not is_small:
+            scale_vectors = [builder.fpext(vector, VF32) for vector in scale_vectors]
         for row in range(rows):
             x_scale = emit_broadcast_f32(builder, factor, row)
             for panel in range(panels):
                 i = row * panels + panel
-                product = builder.fmul(scale_vectors[panel], x_scale)
-                totals[i] = emit_fma(builder, builder.sitofp(sums[i], VF32), product, totals[i])
+                total = builder.sitofp(sums[i], VF32)
+                if is_small:
+                    product = builder.fmul(builder.fmul(total, scale_vectors[panel]), x_scale)
+                    totals[i] = builder.fadd(totals[i], product)
+                else:
+                    product = builder.fmul(scale_vectors[panel], x_scale)
+                    totals[i] = emit_fma(builder, total, product, totals[i])
         panel_scales = [advance(builder, p, 1) for p in panel_scales]
         factor, correction = advance(builder, factor, rows), advance(builder, correction, rows)
         return [quant, factor, correction, *panel_weights, *panel_scales, *totals]
@@ -126,7 +133,8 @@ def emit_int8_tile(builder: Any, isa: InstructionSet, block: int, panels: int, r
     n_vectors = builder.mul(builder.mul(n_groups, n_blocks), I64(steps))
     start = [pointer(quants, I32), pointer(factors, F32), pointer(corrections, I32)]
     start += [advance(builder, pointer(weights, VI32), builder.mul(n_vectors, I64(p))) for p in range(panels)]
-    start += [advance(builder, pointer(scales, VF16), builder.mul(n_groups, I64(p))) for p in range(panels)]
+    scale_type = VF32 if is_small else VF16
+    start += [advance(builder, pointer(scales, scale_type), builder.mul(n_groups, I64(p))) for p in range(panels)]
     n_pointers = len(start)
     totals = emit_loop(builder, n_groups, start + [ZERO] * (rows * panels), emit_group)[n_pointers:]
     factor = emit_splat(builder, multiplier, VF32)
@@ -152,7 +160,7 @@ def int8_tile(
 ) -> Any:  # fmt: skip
     """out[row * out_stride + 16 * panel + lane] (float32) = the products of these panels and rows.
 
-    Addresses: weights bytes [panel][k/4][16 lanes][4], scales float16 [panel][group][16 lanes],
+    Addresses: weights bytes [panel][k/4][16 lanes][4], scales float16 (small block: float32) [panel][group][16],
     quants int8 [k/block][rows][planes][block], factors float32 and corrections int32 [group][rows].
     n_blocks: blocks per group. (panels, rows) must be one of the instruction set's tiles; with the small block panels is 1.
     """

@@ -5,7 +5,7 @@ import numpy as np
 from llamita.engine.float_tile import rows_tile
 from llamita.engine.int8_tile import int8_tile
 from llamita.engine.rows import block_of, padded_columns, quantized_bytes, tile_rows
-from llamita.engine.state import MATRIX, PANELS_Q8
+from llamita.engine.state import BLOCK, MATRIX, PANELS_Q8
 from llamita.simd.isa import current_isa
 from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import prefetch, record_reader
@@ -34,11 +34,12 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
     group = matrix.group
     block, n_groups, row_size = block_of(group), matrix.n_groups, padded_columns(matrix.columns, group)
     n_blocks, quant_size = matrix.padded_group // block, quantized_bytes(matrix.columns, group)
-    panel_bytes, scale_bytes = LANES * row_size, 2 * LANES * n_groups
+    panel_bytes = LANES * row_size
+    scale_bytes = LANES * n_groups * (2 if block == BLOCK else 4)
     panel = first
     while panel < last:
         panels = 1
-        if block != 4 and n_rows >= WIDE_ROWS and panel + WIDE_PANELS <= last:
+        if block == BLOCK and n_rows >= WIDE_ROWS and panel + WIDE_PANELS <= last:
             panels = WIDE_PANELS
         weights = matrix.weights + panel * panel_bytes
         ahead, ahead_end = weights + panels * panel_bytes, weights + 2 * panels * panel_bytes

@@ -2,16 +2,17 @@
 
 Panels lie [panel][k / 4][16 rows][4]; a group that is no multiple of 4 is padded with zeros, and so is the last panel. Scales lie
 [panel][group][16 rows] as float16 of scale / multiplier, a power of two that puts the largest scale of the matrix at 2**14 or so:
-so all that matter are in float16's normal range, off by 2**-11 at most. Where the instruction set multiplies unsigned by signed
-bytes, weights hold w + 128.
+so all that matter are in float16's normal range, off by 2**-11 at most. With the small block they are float32, as in the file.
+Where the instruction set multiplies unsigned by signed bytes, weights hold w + 128.
 """
 
 import numpy as np
 
 from llamita.engine.matmul import matrix_at, n_panels, share
-from llamita.engine.rows import OFFSET
+from llamita.engine.rows import OFFSET, block_of
+from llamita.engine.state import BLOCK
 from llamita.simd.kernel import kernel, piece
-from llamita.simd.memory import get_f16, get_f32, get_i8, get_i32, set_f16, set_i8, set_i32
+from llamita.simd.memory import get_f16, get_f32, get_i8, get_i32, set_f16, set_f32, set_i8, set_i32
 from llamita.simd.vectors import LANES
 
 FLIP = np.int32(-2139062144) if OFFSET else np.int32(0)  # 0x80808080: w + 128 for four bytes at once
@@ -20,7 +21,8 @@ FLIP = np.int32(-2139062144) if OFFSET else np.int32(0)  # 0x80808080: w + 128 f
 @piece
 def pack_scales(source, target, panel):
     """The scales of one panel."""
-    at = target.scales + 2 * panel * LANES * target.n_groups
+    is_half = block_of(source.group) == BLOCK
+    at = target.scales + (2 if is_half else 4) * panel * LANES * target.n_groups
     inverse = np.float32(1.0) / target.multiplier
     for lane in range(LANES):
         row = panel * LANES + lane
@@ -30,7 +32,10 @@ def pack_scales(source, target, panel):
             if row < source.rows:
                 place = scales + g * source.scale_group_bytes
                 scale = get_f16(place, 0) if source.scale_is_half else get_f32(place, 0)
-            set_f16(at, g * LANES + lane, scale * inverse)
+            if is_half:
+                set_f16(at, g * LANES + lane, scale * inverse)
+            else:
+                set_f32(at, g * LANES + lane, scale * inverse)
 
 
 @piece

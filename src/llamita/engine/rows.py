@@ -5,8 +5,7 @@ Arguments named like arrays are addresses; rows are padded with zeros to whole v
 
 import numpy as np
 
-from llamita.engine.int8_tile import BLOCK, SMALL_BLOCK
-from llamita.engine.state import ROWS_BF16, ROWS_F16, ROWS_F32
+from llamita.engine.state import BLOCK, ROWS_BF16, ROWS_F16, ROWS_F32, SMALL_BLOCK
 from llamita.simd.isa import current_isa
 from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import (
@@ -46,7 +45,7 @@ from llamita.simd.vectors import (
 ROW_TILES = current_isa().row_tiles
 OFFSET = current_isa().weight_offset
 PLANES = np.int64(current_isa().planes)
-ROUNDING = np.float32(12582912.0)  # 1.5 * 2**23: adding and taking it away rounds half to even
+HAS_BLOCKS = current_isa().has_blocks
 
 
 @kernel
@@ -61,7 +60,7 @@ def tile_rows(n_rows):
 @piece
 def block_of(group):
     """Bytes of one activation row that lie together: what the int8 micro-kernel unrolls."""
-    return BLOCK if group % BLOCK == 0 else SMALL_BLOCK
+    return BLOCK if HAS_BLOCKS and group % BLOCK == 0 else SMALL_BLOCK
 
 
 @kernel
@@ -128,25 +127,28 @@ def quantize_wide(x, n, group, quants, factors, corrections, rows, row):
 
 @piece
 def quantize_narrow(x, n, group, quants, factors, corrections, rows, row):
-    """quantize_row for any group; each is padded with zeros to a multiple of 4."""
+    """quantize_row for any group, rounded as runq does: half away from zero. Groups are padded with zeros to a multiple of 4."""
     padded = (group + 3) & ~3
     for g in range(n // group):
         top = np.float32(0.0)
         for k in range(group):
             top = max(top, abs(get_f32(x, g * group + k)))
-        inverse = np.float32(127.0) / top if top > 0 else np.float32(0.0)
+        scale = top / np.float32(127.0)
         total = 0
         for k in range(padded):
             q = 0
-            if k < group:
-                q = np.int64((get_f32(x, g * group + k) * inverse + ROUNDING) - ROUNDING)
+            if k < group and top > 0:
+                v = get_f32(x, g * group + k) / scale
+                q = np.int64(v)
+                if abs(v - np.float32(q)) >= np.float32(0.5):
+                    q += 1 if v > 0 else -1
             total += q
             i = g * padded + k
             at = ((i >> 2) * rows + row) * PLANES * SMALL_BLOCK + (i & 3)
             set_i8(quants, at, q)
             if PLANES == 2:
                 set_i8(quants, at + SMALL_BLOCK, abs(q))
-        set_f32(factors, g * rows + row, top * np.float32(1.0 / 127.0))
+        set_f32(factors, g * rows + row, scale)
         set_i32(corrections, g * rows + row, np.int32(-OFFSET * total))
 
 

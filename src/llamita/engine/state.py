@@ -23,7 +23,7 @@ def _record(integers: str, floats: str = "") -> np.dtype:
 
 
 # ROWS_*: rows[columns] row_bytes apart; ROWS_Q8: groups of `group` int8 group_bytes apart, a scale (float16 if scale_is_half) for
-# each group. PANELS_Q8: see pack.py; padded_group is what a group takes there, scales are float16 times `multiplier`.
+# each group. PANELS_Q8: see pack.py; padded_group is what a group takes there, weights are data * scale * `multiplier`.
 MATRIX = _record(
     "kind rows columns weights row_bytes group padded_group n_groups group_bytes "
     "scales scale_row_bytes scale_group_bytes scale_is_half",
@@ -66,5 +66,8 @@ SPAN_FIRST_ROW, SPAN_ROWS, SPAN_SLOT, SPAN_POSITION, SPAN_FIELDS = range(5)
 
 # signals, int64, a cache line (8) each: number of jobs so far; wish to stop; of each rank: whether it is parked, jobs it has seen
 JOBS, STOP, PARKED = 0, 8, 16
+
+BLOCK = 32  # bytes of one activation row that lie together, when the group is a multiple of it
+SMALL_BLOCK = 4  # otherwise: what one product takes
 
 PAIR_FLOATS = 8192  # gate and up outputs held at once: they should stay in the first-level cache

@@ -13,7 +13,7 @@ from llamita.engine.memory import address_of, aligned, drop_pages
 from llamita.engine.state import KIND_OF_DTYPE, MATRIX, PANELS_Q8, ROWS_Q8
 from llamita.model import LAYER_MATRICES, Model
 from llamita.quant import Tensor
-from llamita.simd.isa import LANES
+from llamita.simd.isa import LANES, current_isa, is_blocked
 
 HALF_TOP = 14  # the largest scale of a matrix is brought to 2**13 .. 2**14, well inside float16
 
@@ -45,10 +45,11 @@ def dense_rows(tensor: Tensor) -> Tensor:
 
 
 def packed_sizes(tensor: Tensor) -> tuple[int, int]:
-    """(bytes of weights, number of scales) of a tensor in panels; weights padded so that each matrix begins on a cache line."""
+    """Bytes of weights and of scales of a tensor in panels; each matrix begins on a cache line."""
     rows, columns = tensor.shape
-    padded_rows, n_groups = -(-rows // LANES) * LANES, columns // tensor.group
-    return padded_rows * n_groups * (-(-tensor.group // 4) * 4), padded_rows * n_groups
+    padded_rows, n_groups = padded(rows), columns // tensor.group
+    scale_bytes = 2 if is_blocked(current_isa(), tensor.group) else 4
+    return padded_rows * n_groups * (-(-tensor.group // 4) * 4), -(-padded_rows * n_groups * scale_bytes // 64) * 64
 
 
 def scale_multiplier(scales: np.ndarray) -> float:
@@ -80,7 +81,7 @@ class Weights:
         quantized = [name for name in names if tensors[name].scales is not None]
         sizes = [packed_sizes(tensors[name]) for name in quantized]
         self.packed = aligned(sum(n for n, _ in sizes), np.uint8)
-        self.scales = aligned(sum(n for _, n in sizes), np.uint16)
+        self.scales = aligned(sum(n for _, n in sizes), np.uint8)
         places = dict(zip(quantized, _running_sums(sizes), strict=True))
         self.n_token_bytes = 0
         for i, name in enumerate(names):
@@ -95,8 +96,10 @@ class Weights:
     ) -> None:
         assert tensor.scales is not None and source["kind"] == ROWS_Q8
         target = self.table[i : i + 1]
-        target["kind"], target["multiplier"] = PANELS_Q8, scale_multiplier(tensor.scales)
-        target["weights"], target["scales"] = address_of(self.packed) + place[0], address_of(self.scales) + 2 * place[1]
+        target["kind"], target["multiplier"] = PANELS_Q8, 1.0
+        if is_blocked(current_isa(), tensor.group):
+            target["multiplier"] = scale_multiplier(tensor.scales)
+        target["weights"], target["scales"] = address_of(self.packed) + place[0], address_of(self.scales) + place[1]
         pack(source, target)
         drop_pages(tensor.data)
         drop_pages(tensor.scales)
@@ -114,8 +117,7 @@ class Weights:
 
 def packed_bytes(tensor: Tensor) -> int:
     """Bytes of a tensor in panels, scales included."""
-    weights, scales = packed_sizes(tensor)
-    return weights + 2 * scales
+    return sum(packed_sizes(tensor))
 
 
 def padded(n: int) -> int:

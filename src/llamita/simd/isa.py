@@ -34,6 +34,7 @@ class InstructionSet:
     query_tile: int
     prefetch_bytes: int
     magnitudes: bool = False
+    has_blocks: bool = True  # else only the micro-kernel for any group, which needs no float16 of the processor
 
     @property
     def planes(self) -> int:
@@ -65,8 +66,13 @@ INSTRUCTION_SETS = {
         "neon", ("neon", "dotprod"), "", 0,
         ((1, 4), (1, 2), (1, 1)), ((4, 1), (2, 2), (1, 1)), 4, 4096,
     ),
-    "plain": InstructionSet("plain", (), "x86-64", 0, ((1, 1),), ((2, 1), (1, 1)), 2, 4096),
+    "plain": InstructionSet("plain", (), "x86-64", 0, ((1, 1),), ((2, 1), (1, 1)), 2, 0, has_blocks=False),
 }  # fmt: skip
+
+
+def is_blocked(isa: InstructionSet, group: int) -> bool:
+    """Whether int8 weights in groups of this size take the fast micro-kernel, with float16 scales."""
+    return isa.has_blocks and group % 32 == 0
 
 
 @functools.cache

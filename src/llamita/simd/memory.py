@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import from_dtype, types
 from numba.extending import intrinsic
 
+from llamita.simd.isa import current_isa
 from llamita.simd.vectors import (
     F32,
     I8,
@@ -68,9 +69,23 @@ set_i8 = operation(types.void, _i64, _i64, _i64)(lambda b, a, i, x: _storer(I8, 
 store_i8 = operation(types.void, _i64, _i64, i32x16)(lambda b, a, i, x: _storer(I8, VI8, 1)(b, a, i, b.trunc(x, VI8)))
 
 
+def emit_widen_f16(builder: Any, halves: Any) -> Any:
+    """16 float16 numbers (their bits, int16) as float32. Without the instruction LLVM would call a library for every one."""
+    if current_isa().name != "plain":
+        return builder.fpext(builder.bitcast(halves, VF16), VF32)
+    bits = builder.zext(halves, VI32)
+    magnitude = builder.shl(builder.and_(bits, constant(VI32, 0x7FFF)), constant(VI32, 13))
+    value = builder.fmul(builder.bitcast(magnitude, VF32), constant(VF32, 2.0**112))  # moves the exponent, also of denormals
+    is_special = builder.icmp_unsigned(">=", magnitude, constant(VI32, 0x7C00 << 13))
+    value = builder.bitcast(value, VI32)
+    value = builder.select(is_special, builder.or_(value, constant(VI32, 0x7F800000)), value)
+    sign = builder.shl(builder.and_(bits, constant(VI32, 0x8000)), constant(VI32, 16))
+    return builder.bitcast(builder.or_(value, sign), VF32)
+
+
 def emit_load_f16(builder: Any, pointer: Any) -> Any:
     """16 float16 numbers as float32."""
-    return builder.fpext(emit_load(builder, pointer, 2), VF32)
+    return emit_widen_f16(builder, emit_load(builder, builder.bitcast(pointer, VI16.as_pointer()), 2))
 
 
 def emit_load_bf16(builder: Any, pointer: Any) -> Any:
@@ -92,12 +107,17 @@ def load_i8(builder: Any, address: Any, index: Any) -> Any:
 @operation(_f32, _i64, _i64)
 def get_f16(builder: Any, address: Any, index: Any) -> Any:
     """One float16 number as float32."""
-    return builder.fpext(_loader(I16, ir.HalfType(), 2)(builder, address, index), F32)
+    if current_isa().name != "plain":
+        return builder.fpext(_loader(I16, ir.HalfType(), 2)(builder, address, index), F32)
+    halves = builder.insert_element(constant(VI16, 0), _loader(I16, I16, 2)(builder, address, index), I32(0))
+    return builder.extract_element(emit_widen_f16(builder, halves), I32(0))
 
 
 @operation(types.void, _i64, _i64, _f32)
 def set_f16(builder: Any, address: Any, index: Any, x: Any) -> Any:
-    """Store float32 as float16, rounded half to even."""
+    """Store float32 as float16, rounded half to even. The plain path has no use for it."""
+    if current_isa().name == "plain":
+        return None
     return _storer(I16, ir.HalfType(), 2)(builder, address, index, builder.fptrunc(x, ir.HalfType()))
 
 

@@ -1,0 +1,102 @@
+"""Models of odd sizes for the engine's tests, and the comparison of a running engine with the numpy reference.
+
+Run as a program it does that comparison in this process and prints one line a case: how other instruction sets are tested.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from reference import reference_logits
+
+from llamita.config import ModelConfig
+from llamita.engine import Engine, Sampling
+from llamita.model import Model, random_model
+from llamita.quant import Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape and the int8 group that is tried with it."""
+
+    name: str
+    config: ModelConfig
+    group: int
+
+
+CASES = (
+    # like stories260K: heads of 8, a width that is no multiple of 16, groups of 4
+    Case("tiny", ModelConfig(64, 2, 8, 4, 172, 512, 128), 4),
+    Case("groups of 32", ModelConfig(96, 3, 6, 6, 256, 512, 128), 32),
+    Case("grouped queries", ModelConfig(256, 2, 8, 2, 512, 1000, 128), 64),
+    # nothing divides: one key/value head, heads of 10, groups of 6, an untied head, another theta and epsilon
+    Case(
+        "odd",
+        ModelConfig(90, 2, 3, 1, 54, 161, 100, head_size=10, rope_theta=5e5, norm_epsilon=1e-6, tied_embedding=False),
+        6,
+    ),
+)
+DTYPES = ("f32", "f16", "bf16", "q8_0")
+
+
+def make_model(case: Case, dtype: str) -> Model:
+    """A random model; int8 scales are rounded to float16, as the engine keeps them, so that the reference is exact."""
+    model = random_model(case.config, dtype, case.group)
+    tensors = {
+        name: t if t.scales is None else Tensor(t.dtype, t.shape, t.data, t.scales.astype(np.float16).astype(np.float32))
+        for name, t in model.tensors.items()
+    }
+    return replace(model, tensors=tensors)
+
+
+def random_ids(case: Case, n: int) -> list[int]:
+    """Reproducible token ids."""
+    return np.random.default_rng(1).integers(0, case.config.vocab_size, n).tolist()
+
+
+def logits_of_decode(engine: Engine, ids: list[int]) -> np.ndarray:
+    """Logits (T, V) from T single steps, each fed with the next of ids."""
+    sequence, rows = engine.sequence(Sampling(temperature=0)), []
+    for i, token in enumerate(ids):
+        sequence.rewind(i)
+        sequence.append([token])
+        sequence.n_read = i  # what was read stays read
+        sequence.next()
+        rows.append(engine.logits_buffer[0, : engine.config.vocab_size].copy())
+    sequence.close()
+    return np.array(rows)
+
+
+def errors_of(case: Case, dtype: str, n_threads: int, n_tokens: int = 90) -> tuple[float, float, bool]:
+    """(error against the same arithmetic in float64, error against unrounded activations, decode == prefill to the bit).
+
+    Relative to the largest logit. An activation on the edge of rounding (1 in 1e5) moves its token, and through the cache all later
+    ones, as much as rounding itself does: so the first error is that of the best tenth of the tokens.
+    """
+    model, ids = make_model(case, dtype), random_ids(case, n_tokens)
+    exact, smooth = reference_logits(model, ids), reference_logits(model, ids, quantize_activations=False)
+    with Engine(model, n_threads=n_threads) as engine:
+        logits = engine.logits(ids)
+        same = np.array_equal(logits_of_decode(engine, ids[:40]), logits[:40])
+        sequence = engine.sequence(Sampling(temperature=0))
+        sequence.append(ids)
+        sequence.next()
+        same = same and np.array_equal(engine.logits_buffer[0, : case.config.vocab_size], logits[-1])
+    error = np.quantile(np.abs(logits - exact).max(1), 0.1) / np.abs(exact).max()
+    return float(error), float(np.abs(logits - smooth).max() / np.abs(smooth).max()), same
+
+
+def is_right(dtype: str, errors: tuple[float, float, bool]) -> bool:
+    """Whether errors_of is what rounding explains."""
+    error, drift, same = errors
+    return error < 2e-6 and drift < (0.03 if dtype == "q8_0" else 2e-6) and same
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        for dtype in DTYPES:
+            errors = errors_of(case, dtype, n_threads=2)
+            print(f"{case.name} {dtype}: {errors} {'right' if is_right(dtype, errors) else 'WRONG'}")

@@ -1,0 +1,141 @@
+"""Sequences: limits of the context, stop ids, coins, slots, and what a wrong call says."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from engine.cases import CASES, make_model, random_ids
+from llamita.config import ModelConfig
+from llamita.engine import Engine, Sampling
+from llamita.errors import SettingError
+from llamita.model import random_model
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with Engine(make_model(CASES[0], "f32"), n_threads=2, context=64, n_slots=2) as engine:
+        yield engine
+
+
+@pytest.fixture
+def sequence(engine: Engine):
+    sequence = engine.sequence(Sampling(temperature=0))
+    yield sequence
+    sequence.close()
+
+
+def test_a_run_ends_where_the_context_does(engine, sequence):
+    sequence.append([1])
+    assert len(sequence.run(1000)) == 64  # the last one is made at the last position and cannot be read any more
+    assert sequence.is_full
+    assert sequence.position == 65
+    with pytest.raises(SettingError, match="64 tokens is full"):
+        sequence.next()
+
+
+def test_a_text_longer_than_the_context_is_refused(sequence):
+    with pytest.raises(SettingError, match="65 tokens, the context has room for 64"):
+        sequence.append(range(65))
+    assert sequence.position == 0
+
+
+@pytest.mark.parametrize("ids", [[512], [-1], [3, 1 << 40]])
+def test_ids_outside_the_vocabulary_are_refused(sequence, ids):
+    with pytest.raises(SettingError, match="expected 0 to 511"):
+        sequence.append(ids)
+
+
+def test_nothing_to_read_is_said(sequence):
+    with pytest.raises(SettingError, match="nothing to read"):
+        sequence.next()
+
+
+def test_a_run_ends_after_a_stop_id(sequence):
+    sequence.append(random_ids(CASES[0], 5))
+    ids = sequence.run(20)
+    stop = ids[7]
+    sequence.rewind(5)
+    assert sequence.run(20, stop_ids=[stop]) == ids[: ids.index(stop) + 1]
+
+
+def test_one_call_and_single_steps_make_the_same_tokens(engine):
+    made = []
+    for single in (False, True):
+        sequence = engine.sequence(Sampling(temperature=1.0, seed=5))
+        sequence.append([1])
+        made.append([sequence.next() for _ in range(30)] if single else sequence.run(30))
+        sequence.close()
+    assert made[0] == made[1]
+
+
+def test_skipped_coins_are_drawn(engine):
+    made = []
+    for skipped in (0, 3):
+        sequence = engine.sequence(Sampling(temperature=1.0, top_p=1.0, seed=42))
+        sequence.append([1])
+        sequence.skip_coins(skipped)
+        state = int(sequence._sampler["rng"])
+        sequence.next()
+        made.append((state, int(sequence._sampler["rng"])))
+        sequence.close()
+    state = 42
+    for _ in range(3):  # xorshift64*, specs of llama2.c
+        state ^= state >> 12
+        state = (state ^ (state << 25)) & (1 << 64) - 1
+        state ^= state >> 27
+    assert made[0][0] == 42
+    assert made[1][0] == state
+
+
+def test_slots_run_out_with_a_message_and_come_back(engine):
+    taken = [engine.sequence(), engine.sequence()]
+    with pytest.raises(SettingError, match="2 in use"):
+        engine.sequence()
+    taken[0].close()
+    engine.sequence().close()
+    taken[1].close()
+
+
+@pytest.mark.parametrize("settings", [
+    {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 1.5}, {"top_k": -1}, {"min_p": 2.0},
+    {"repetition_penalty": 0.0}, {"seed": 0}, {"seed": 1 << 64}, {"logit_bias": {512: 1.0}}, {"logit_bias": {-1: 1.0}},
+])  # fmt: skip
+def test_settings_outside_their_range_are_refused_and_take_no_slot(engine, settings):
+    with pytest.raises(SettingError, match="found"):
+        engine.sequence(Sampling(**settings))
+    engine.sequence().close()
+    assert len(engine._free_slots) == 2
+
+
+@pytest.mark.parametrize("wrong", [{"n_threads": 0}, {"context": 0}, {"context": 129}, {"n_slots": 0}, {"n_threads": 1000}])
+def test_an_engine_of_impossible_size_is_refused(wrong):
+    with pytest.raises(SettingError, match="expected 1 to"):
+        Engine(make_model(CASES[0], "f32"), **wrong)
+
+
+def test_a_long_run_is_stopped_from_another_thread():
+    model = random_model(ModelConfig(512, 8, 8, 8, 1024, 2000, 4096))
+    with Engine(model, n_threads=2) as engine:
+        sequence = engine.sequence(Sampling(temperature=0))
+        sequence.append([1])
+        sequence.next()
+        timer = threading.Timer(0.05, engine.stop)
+        timer.start()
+        ids = engine.run_steps(sequence, 4000, np.zeros(0, np.int64))
+        timer.join()
+        assert 0 < len(ids) < 4000
+        assert sequence.position == 2 + len(ids)
+        assert len(sequence.run(3)) == 3
+
+
+def test_workers_that_went_to_sleep_are_woken(engine, sequence):
+    sequence.append([1])
+    first = [sequence.next() for _ in range(3)]
+    for pause in (0.0005, 0.001, 0.002, 0.05):
+        for _ in range(5):
+            time.sleep(pause)
+            first.append(sequence.next())
+    sequence.rewind(1)
+    assert sequence.run(len(first)) == first
