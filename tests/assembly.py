@@ -1,4 +1,4 @@
-"""Compile one micro-kernel for any processor that LLVM knows and look at its assembly: how paths that cannot run here are checked."""
+"""Compile one micro-kernel for any processor that LLVM knows and look at its assembly: how we check paths that cannot run here."""
 
 from collections.abc import Callable
 
@@ -46,9 +46,9 @@ def int8_assembly(isa_name: str, panels: int, rows: int, block: int = BLOCK, cpu
 
 def rows_assembly(isa_name: str, kind: int, n_weights: int, n_rows: int) -> str:
     """The float micro-kernel's loop for one tile."""
-    return assembly_of(isa_name, [I64] * 7, lambda b, isa, a: emit_rows_tile(b, kind, n_weights, n_rows, a))
+    return assembly_of(isa_name, [I64] * 7, lambda b, _, a: emit_rows_tile(b, kind, n_weights, n_rows, a))
 
 
 def attention_assembly(isa_name: str, n_rows: int, n_columns: int) -> str:
     """The attention micro-kernel's loop for one tile."""
-    return assembly_of(isa_name, [I64] * 6, lambda b, isa, a: emit_attention_tile(b, n_rows, n_columns, a))
+    return assembly_of(isa_name, [I64] * 6, lambda b, _, a: emit_attention_tile(b, n_rows, n_columns, a))

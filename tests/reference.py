@@ -26,14 +26,17 @@ def reference_logits(model: Model, ids: list[int] | np.ndarray, quantize_activat
         return x / np.sqrt((x * x).mean(1, keepdims=True) + c.norm_epsilon) * model.tensors[name].dequantize()
 
     def rope(x: np.ndarray) -> np.ndarray:
-        angles = np.arange(n_tokens)[:, None] * c.rope_theta ** (-np.arange(0, c.head_size, 2) / c.head_size)
+        pairs = np.arange(0, c.head_size, 2, dtype=np.float32) / np.float32(c.head_size)
+        # float32 as in the code that Llamas were trained with
+        angles = np.arange(n_tokens, dtype=np.float32)[:, None] * (np.float32(1) / np.float32(c.rope_theta) ** pairs)
         turned = x.reshape(n_tokens, -1, c.head_size // 2, 2) @ np.array([1, 1j]) * np.exp(1j * angles)[:, None]
         return np.stack([turned.real, turned.imag], -1).reshape(n_tokens, -1, c.head_size)
 
     x = model.tensors["embedding"].dequantize()[np.asarray(ids)].astype(np.float64)
     for i in range(c.n_layers):
         layer = {name: model.tensors[f"layers.{i}.{name}"] for name in
-                 ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.gate", "mlp.up", "mlp.down")}  # fmt: skip
+                 ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.gate", "mlp.up",
+                 "mlp.down")}  # fmt: skip
         h = norm(x, f"layers.{i}.attention_norm")
         q, k = rope(linear(layer["attention.query"], h)), rope(linear(layer["attention.key"], h))
         v = linear(layer["attention.value"], h).reshape(n_tokens, c.n_kv_heads, c.head_size)

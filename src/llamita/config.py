@@ -1,6 +1,7 @@
 """ModelConfig: the numbers that make a Llama, and the shapes that people know by name.
 
-Every stage reads it; it knows no file layout (formats/) and no tensor (model.py). Letters in comments are the legend of model.py.
+Every stage reads it; it knows no file layout (formats/) and no tensor (model.py). Letters in comments are the legend of
+model.py.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -92,7 +93,9 @@ class ModelConfig:
             raise ModelError(f"config: {error}") from None
 
 
-def _preset(width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, context: int, vocab: int = 32000, tied: bool = True):
+def _preset(
+    width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, context: int, vocab: int = 32000, tied: bool = True
+):
     return ModelConfig(width, layers, heads, kv_heads, mlp_width, vocab, context, tied_embedding=tied)
 
 

@@ -33,6 +33,9 @@ class Model:
     tokenizer: Vocabulary | None = None
     name: str = "model"  # for messages: the file it came from
     source_format: str = "memory"  # such as "llama2.c v2"
+    # float32 (2, context, K / 2), cosines and sines as a llama2.c v0 file held them, whose writer alone looks at them: so a
+    # file that is read and written again is the same, whatever vector library its first writer had
+    rope_tables: np.ndarray | None = None
 
     @property
     def n_bytes(self) -> int:

@@ -49,7 +49,8 @@ class Tensor:
             return self.data.astype(np.float32).reshape(self.shape)
         if self.dtype == "bf16":
             return (self.data.astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
-        assert self.dtype == "q8_0" and self.scales is not None, self.dtype
+        assert self.dtype == "q8_0", self.dtype
+        assert self.scales is not None
         return (self.data.astype(np.float32) * self.scales.astype(np.float32)[..., None]).reshape(self.shape)
 
 

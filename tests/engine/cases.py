@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from reference import reference_logits
-
 from llamita.config import ModelConfig
 from llamita.engine import Engine, Sampling
 from llamita.model import Model, random_model
 from llamita.quant import Tensor
+from reference import reference_logits
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ def logits_of_decode(engine: Engine, ids: list[int]) -> np.ndarray:
 def errors_of(case: Case, dtype: str, n_threads: int, n_tokens: int = 90) -> tuple[float, float, bool]:
     """(error against the same arithmetic in float64, error against unrounded activations, decode == prefill to the bit).
 
-    Relative to the largest logit. An activation on the edge of rounding (1 in 1e5) moves its token, and through the cache all later
-    ones, as much as rounding itself does: so the first error is that of the best tenth of the tokens.
+    Relative to the largest logit. An activation on the edge of rounding (1 in 1e5) moves its token, and through the cache
+    all later ones, as much as rounding itself does: so the first error is that of the best tenth of the tokens.
     """
     model, ids = make_model(case, dtype), random_ids(case, n_tokens)
     exact, smooth = reference_logits(model, ids), reference_logits(model, ids, quantize_activations=False)

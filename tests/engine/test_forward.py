@@ -1,4 +1,4 @@
-"""The engine against the numpy reference: every storage, odd shapes, one to three threads, and rows that do not depend on others."""
+"""The engine against the numpy reference: every storage, odd shapes, one to three threads, rows apart and together."""
 
 import numpy as np
 import pytest

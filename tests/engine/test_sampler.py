@@ -31,7 +31,10 @@ class Sampler:
             self.record[name] = value
         self.history = np.zeros(5000, np.int64)
         self.history[: len(history)] = history
-        self.bias_ids, self.bias_values = np.array(list(bias or {}), np.int64), np.array(list((bias or {}).values()), np.float32)
+        self.bias_ids, self.bias_values = (
+            np.array(list(bias or {}), np.int64),
+            np.array(list((bias or {}).values()), np.float32),
+        )
         self.record["history"], self.record["n_history"] = address_of(self.history), len(history)
         self.record["n_bias"] = len(self.bias_ids)
         self.record["bias_ids"], self.record["bias_values"] = address_of(self.bias_ids), address_of(self.bias_values)

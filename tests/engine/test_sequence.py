@@ -1,5 +1,6 @@
 """Sequences: limits of the context, stop ids, coins, slots, and what a wrong call says."""
 
+import gc
 import threading
 import time
 
@@ -26,7 +27,7 @@ def sequence(engine: Engine):
     sequence.close()
 
 
-def test_a_run_ends_where_the_context_does(engine, sequence):
+def test_a_run_ends_where_the_context_does(sequence):
     sequence.append([1])
     assert len(sequence.run(1000)) == 64  # the last one is made at the last position and cannot be read any more
     assert sequence.is_full
@@ -130,7 +131,7 @@ def test_a_long_run_is_stopped_from_another_thread():
         assert len(sequence.run(3)) == 3
 
 
-def test_workers_that_went_to_sleep_are_woken(engine, sequence):
+def test_workers_that_went_to_sleep_are_woken(sequence):
     sequence.append([1])
     first = [sequence.next() for _ in range(3)]
     for pause in (0.0005, 0.001, 0.002, 0.05):
@@ -139,3 +140,24 @@ def test_workers_that_went_to_sleep_are_woken(engine, sequence):
             first.append(sequence.next())
     sequence.rewind(1)
     assert sequence.run(len(first)) == first
+
+
+def test_an_engine_that_nobody_closes_ends_its_threads_before_its_memory_goes():
+    for _ in range(20):
+        engine = Engine(make_model(CASES[0], "q8_0"), n_threads=3)
+        sequence = engine.sequence(Sampling(temperature=0))
+        sequence.append([1])
+        sequence.run(2)
+        del engine, sequence
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while any(t.name.startswith("llamita-2") for t in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not [t for t in threading.enumerate() if t.name.startswith("llamita-2")]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "q8_0"])
+def test_read_bandwidth_is_measured_over_the_weights_of_a_token(dtype):
+    with Engine(make_model(CASES[2], dtype), n_threads=2) as engine:
+        assert sum(size for _, size in engine.weights.regions()) == engine.weights.n_token_bytes
+        assert engine.read_bandwidth() > 1e6

@@ -45,13 +45,13 @@ def floats(values) -> np.ndarray:
     return array
 
 
-def test_exp_is_exact_to_7e_6_and_right_at_the_ends():
+def test_exp_is_exact_to_an_ulp_and_right_at_the_ends():
     x = floats(np.concatenate([np.linspace(-86, 88, 16 * 1000 - 16), [-np.inf, -1000, -88, 88.0, 0.0, -0.0, 1e-30, 1.0] * 2]))
     out = floats(np.zeros(len(x)))
     apply_exp(address_of(x), address_of(out), len(x))
     expected = np.exp(x.astype(np.float64))
     inside = x > -86.5
-    assert np.abs(out[inside] / expected[inside] - 1).max() < 7e-6
+    assert np.abs(out[inside] / expected[inside] - 1).max() < 1.5e-7
     assert np.all(out[~inside] == 0)
 
 

@@ -1,7 +1,7 @@
 """Causal attention over the cache: putting a token's key and value there, and reading all of it with tiles of queries.
 
-Keys lie [position / 16][head_stride][16 positions], values [position][head_stride]: one micro-kernel for scores and values, and no
-horizontal sums.
+Keys lie [position / 16][head_stride][16 positions], values [position][head_stride]: one micro-kernel for scores and values,
+and no horizontal sums.
 """
 
 from llamita.engine.float_tile import attention_tile

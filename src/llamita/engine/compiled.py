@@ -1,8 +1,8 @@
 """Compile the engine once per processor and keep the machine code: a warm start loads it without Numba in a few milliseconds.
 
 The cache folder holds object files named by a hash of all kernel sources, the versions of Numba and llvmlite and the processor;
-Numba's own cache would watch a single file, fail on a read-only installation and cost the import of Numba. Set LLAMITA_CACHE_DIR
-to move it. Knows nothing of what it compiles but the name of the entry point.
+Numba's own cache would watch a single file, fail on a read-only installation and cost the import of Numba. Set
+LLAMITA_CACHE_DIR to move it. Knows nothing of what it compiles but the name of the entry point.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def read_object(path: Path) -> tuple[str, bytes] | None:
         content = path.read_bytes()
     except OSError:
         return None
-    digest, name, code = content[:32], content[32:32 + 512].rstrip(b"\0"), content[544:]
+    digest, name, code = content[:32], content[32 : 32 + 512].rstrip(b"\0"), content[544:]
     if len(content) <= 544 or hashlib.sha256(content[32:]).digest() != digest:
         return None
     return name.decode(), code
@@ -81,9 +81,9 @@ def write_object(path: Path, name: str, code: bytes) -> None:
         try:
             file.write(hashlib.sha256(body).digest() + body)
             file.close()
-            os.replace(file.name, path)
+            Path(file.name).replace(path)
         except OSError:
-            os.unlink(file.name)
+            Path(file.name).unlink()
             raise
 
 

@@ -6,6 +6,8 @@ Ids in, ids or logits out. It gets a Model, never a path, and knows no text. One
 from __future__ import annotations
 
 import math
+import time
+import weakref
 from collections.abc import Iterable
 from types import TracebackType
 
@@ -62,15 +64,21 @@ class Engine:
         self._buffers: dict[str, np.ndarray] = {}
         self._state = aligned(STATE.itemsize, np.uint8).view(STATE)
         self._set_sizes()
-        work = load_work()
-        self._team = Team(work, address_of(self._state), self.n_threads)
+        self._team = Team(load_work(), self._state, self.n_threads)
+        # an engine that nobody closes: its threads must end before its memory goes
+        self._finalizer = weakref.finalize(self, Team.close, self._team)
+        self._team.keep_alive += [model, self._buffers]
         try:
             self.weights = Weights(model, self._pack)
-            self._state["matrices"], self._state["embedding"] = address_of(self.weights.table), address_of(self.weights.embedding)
+            self._team.keep_alive.append(self.weights)
+            self._state["matrices"], self._state["embedding"] = (
+                address_of(self.weights.table),
+                address_of(self.weights.embedding),
+            )
             self._state["norms"] = address_of(self.weights.norms)
             self._make_buffers()
         except BaseException:
-            self._team.close()
+            self.close()
             raise
 
     # ---- setting up -------------------------------------------------------------------------------------------------
@@ -80,7 +88,9 @@ class Engine:
         heads = config.n_heads // config.n_kv_heads
         first_groups = [config.n_kv_heads * rank // n for rank in range(n)]
         # a thread can own heads only where its slices of the query, key and value rows begin on whole vectors
-        owns = config.n_kv_heads % n == 0 and all(g * config.head_size * m % LANES == 0 for g in first_groups for m in (1, heads))
+        owns = config.n_kv_heads % n == 0 and all(
+            g * config.head_size * m % LANES == 0 for g in first_groups for m in (1, heads)
+        )
         sizes = {
             "width": config.width, "x_stride": padded(config.width), "n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads,
             "head_size": config.head_size, "head_stride": padded(config.head_size), "mlp_width": config.mlp_width,
@@ -93,7 +103,7 @@ class Engine:
         for name, value in sizes.items():
             self._state[name] = value
         self._buffer("meeting", LANES, np.int64)
-        self._buffer("signals", PARKED + 8 * (n + 1), np.int64)[PARKED :: 8] = 1  # all workers are parked
+        self._buffer("signals", PARKED + 8 * (n + 1), np.int64)[PARKED::8] = 1  # all workers are parked
         for rank in range(n + 1):
             self._buffers["signals"][PARKED + 8 * rank + 1] = 0
 
@@ -146,7 +156,8 @@ class Engine:
         self._spans = self._buffer("spans", SPAN_FIELDS * self.n_slots, np.int64).reshape(-1, SPAN_FIELDS)
         self._wanted = self._buffer("wanted", wanted, np.int64)
         self._results = self._buffer("results", max(self.context + 1, self.n_slots, 8 * n), np.int64)
-        self._samplers = aligned(self.n_slots * SAMPLER.itemsize, np.uint8).view(SAMPLER)
+        self._buffers["samplers"] = memory = aligned(self.n_slots * SAMPLER.itemsize, np.uint8)
+        self._samplers = memory.view(SAMPLER)
         self._state["samplers"] = address_of(self._samplers)
 
     def _widest_input(self) -> tuple[int, int]:
@@ -157,7 +168,9 @@ class Engine:
             for fused in (table[: KEY + 2], table[OUTPUT + 1 : OUTPUT + 3]):
                 groups = {int(m["group"]) for m in fused if m["kind"] == PANELS_Q8}
                 if len(groups) > 1:
-                    raise SettingError(f"layer {layer}: found groups {sorted(groups)} in matrices of one input, expected one size")
+                    raise SettingError(
+                        f"layer {layer}: found groups {sorted(groups)} in matrices of one input, expected one size"
+                    )
         for m in self.weights.table[self.weights.table["kind"] == PANELS_Q8]:
             longest = max(longest, int(m["n_groups"] * m["padded_group"]))
             most_groups = max(most_groups, int(m["n_groups"]))
@@ -168,7 +181,9 @@ class Engine:
     def sequence(self, sampling: Sampling | None = None) -> Sequence:
         """A new sequence in a free slot. Raises SettingError when all slots are taken."""
         if not self._free_slots:
-            raise SettingError(f"sequences: found {self.n_slots} in use, expected fewer; close one, or make the engine with more n_slots")
+            raise SettingError(
+                f"sequences: found {self.n_slots} in use, expected fewer; close one, or make the engine with more n_slots"
+            )
         slot = self._free_slots.pop(0)
         try:
             return Sequence(self, slot, sampling or Sampling())
@@ -242,25 +257,23 @@ class Engine:
             sequence.close()
 
     def read_bandwidth(self) -> float:
-        """Bytes a second at which all threads read the packed weights and do nothing else (0 for weights that are not packed)."""
-        import time
-
-        n_bytes = self.weights.packed.nbytes
-        if n_bytes < 64:
-            return 0.0
-        self._state["job"], self._state["read_from"] = JOB_READ, address_of(self.weights.packed)
-        self._state["read_bytes"] = n_bytes
-        started = time.perf_counter()
-        self._team.run()
-        return n_bytes / (time.perf_counter() - started)
+        """Bytes a second at which all threads read the weights of a token, as they lie, and do nothing else."""
+        n_bytes, seconds = 0, 0.0
+        for address, size in self.weights.regions():
+            self._state["job"], self._state["read_from"], self._state["read_bytes"] = JOB_READ, address, size
+            started = time.perf_counter()
+            self._team.run()
+            seconds += time.perf_counter() - started
+            n_bytes += size
+        return n_bytes / seconds
 
     def stop(self) -> None:
         """Ask a running call to end after the current token; may be called from another thread."""
         self._buffers["signals"][STOP] = 1
 
     def close(self) -> None:
-        """End the threads; the engine cannot be used afterwards."""
-        self._team.close()
+        """End the threads; the engine cannot be used afterwards. Closing twice is harmless."""
+        self._finalizer()
 
     def __enter__(self) -> Engine:
         return self
@@ -316,14 +329,14 @@ def _checked(name: str, value: int | None, default: int, most: int) -> int:
 def rotary_tables(theta: float, head_size: int, n_positions: int) -> tuple[np.ndarray, np.ndarray]:
     """Tables of RoPE (arXiv:2104.09864) float32 [n_positions * padded head]: cos cos and -sin sin of each pair's angle.
 
-    angle(position, pair) = position * theta ** (-2 pair / head_size), computed in float64.
+    angle(position, pair) = position * theta ** (-2 pair / head_size), rounded to float32 as in the code that Llamas were
+    trained with (and in run.c): at position 1000 that moves an angle by 3e-5, more than all other roundings.
     """
-    angles = np.arange(n_positions)[:, None] * theta ** (-np.arange(0, head_size, 2) / head_size)
+    frequencies = np.float32(1) / np.float32(theta) ** (np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size))
+    angles = (np.arange(n_positions, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
     cosines = aligned(n_positions * padded(head_size), np.float32).reshape(n_positions, -1)
     sines = aligned(n_positions * padded(head_size), np.float32).reshape(n_positions, -1)
     cosines[:, :head_size] = np.repeat(np.cos(angles), 2, axis=1)
     sines[:, :head_size:2] = -np.sin(angles)
     sines[:, 1:head_size:2] = np.sin(angles)
     return cosines, sines
-
-

@@ -1,4 +1,5 @@
-"""The float micro-kernels: weight rows as they lie in the file (float32, float16, bfloat16) times activation rows; and attention's.
+"""The float micro-kernels: weight rows as they lie in the file (float32, float16, bfloat16) times activation rows; and
+attention's.
 
 Every sum runs over k in the same order whatever the tile, so prefill, decode and batches agree to the last bit.
 """
@@ -119,9 +120,7 @@ def rows_tile(
             return lambda: emit_rows_tile(builder, kind, *tile, operands[3:], prefetch=isa.prefetch_bytes > 0)
 
         kinds = (ROWS_F32, ROWS_F16, ROWS_BF16)
-        emit_switch(
-            builder, case_of, {(k << 16) + (t[0] << 8) + t[1]: case(k, t) for k in kinds for t in isa.float_tiles}
-        )
+        emit_switch(builder, case_of, {(k << 16) + (t[0] << 8) + t[1]: case(k, t) for k in kinds for t in isa.float_tiles})
         return context.get_dummy_value()
 
     return types.void(_i, _i, _i, _i, _i, _i, _i, _i, _i, _i), codegen
@@ -177,4 +176,3 @@ def attention_tile(
         return context.get_dummy_value()
 
     return types.void(_i, _i, _i, _i, _i, _i, _i, _i), codegen
-

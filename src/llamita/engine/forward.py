@@ -1,6 +1,8 @@
-"""One pass through the model for m rows: decode (one row), prefill (many rows of one sequence), a batch (rows of many sequences).
+"""One pass through the model for m rows: decode (one row), prefill (many rows of one sequence), a batch (rows of many
+sequences).
 
-All threads of the team run `forward` with their rank. Few rows: every thread does the row-wise work itself, redundantly (norm and
+All threads of the team run `forward` with their rank. Few rows: every thread does the row-wise work itself, redundantly
+(norm and
 quantization cost less than a barrier), and owns a slice of each matrix: 4 barriers a layer, 5 where heads do not divide
 among threads. Many rows: every thread owns rows through all matrices; only attention, split by heads, needs the others.
 A row's result does not depend on the rows beside it, to the last bit.
@@ -164,9 +166,7 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
         gates, ups = pairs - 4 * first * LANES, pairs + 4 * (n_rows * stride - first * LANES)  # matmul adds first * LANES
         for which in range(2):
             matrix, out = (up, ups) if which else (gate, gates)
-            matmul(
-                matrix, normed, state.x_stride, quants, factors, corrections, out, stride, first, first + panels, n_rows
-            )
+            matmul(matrix, normed, state.x_stride, quants, factors, corrections, out, stride, first, first + panels, n_rows)
         columns = min(stride, state.hidden_stride - first * LANES)
         for r in range(n_rows):
             target = state.hidden + 4 * ((row + r) * state.hidden_stride + first * LANES)
@@ -188,12 +188,12 @@ def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, cor
                 store(state.last, i * stride + k, load(source, k))
     barrier(state.meeting, state.n_threads)
     head = state.n_layers * MATRICES_PER_LAYER
-    prepare_normed(state, state.last, state.n_wanted, 2 * state.n_layers, head, np.int64(1), normed, quants, factors, corrections)
+    prepare_normed(
+        state, state.last, state.n_wanted, 2 * state.n_layers, head, np.int64(1), normed, quants, factors, corrections
+    )
     matrix = matrix_at(state.matrices, head)
     first, last = share(n_panels(matrix), rank, state.n_threads)
-    matmul(
-        matrix, normed, stride, quants, factors, corrections, state.logits, state.logits_stride, first, last, state.n_wanted
-    )
+    matmul(matrix, normed, stride, quants, factors, corrections, state.logits, state.logits_stride, first, last, state.n_wanted)
 
 
 @kernel
@@ -202,7 +202,10 @@ def forward(state, rank):
     stride, n_rows, n_threads, meeting = state.x_stride, state.n_rows, state.n_threads, state.meeting
     x, normed = state.x + 4 * rank * state.x_private, state.normed + 4 * rank * state.normed_private
     quants = state.quants + rank * state.quants_private
-    factors, corrections = state.factors + 4 * rank * state.factors_private, state.corrections + 4 * rank * state.factors_private
+    factors, corrections = (
+        state.factors + 4 * rank * state.factors_private,
+        state.corrections + 4 * rank * state.factors_private,
+    )
     pairs = state.pairs + 4 * rank * state.pairs_private
     query_width = state.n_heads * state.head_size
 
@@ -272,5 +275,3 @@ def forward(state, rank):
         add_rows(x, projected, mine * stride)
     if state.n_wanted > 0:
         classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, corrections)
-
-

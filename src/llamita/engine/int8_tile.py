@@ -1,6 +1,7 @@
 """The int8 micro-kernel: some panels of 16 weight rows times some activation rows, on every instruction set.
 
-Lane = weight row: no horizontal sums, one load of 16 scales a group, and an activation is a 4-byte broadcast operand. Each output
+Lane = weight row: no horizontal sums, one load of 16 scales a group, and an activation is a 4-byte broadcast operand. Each
+output
 is summed over its groups in file order whatever the tile, so prefill, decode and batches agree to the last bit. Groups that are
 no multiple of 32 take the small block: there scales are float32 and rounding is that of llama2.c's runq, speed matters less.
 """
@@ -16,7 +17,6 @@ from llamita.engine.state import BLOCK, SMALL_BLOCK
 from llamita.simd.isa import InstructionSet, current_isa
 from llamita.simd.memory import emit_load, emit_prefetch
 from llamita.simd.vectors import F32, I8, I32, I64, LANES, VF16, VF32, VI32, call, constant, emit_fma, emit_splat
-
 
 
 def _halves(builder: Any, vector: Any, n_parts: int) -> list:

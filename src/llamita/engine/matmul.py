@@ -1,4 +1,4 @@
-"""Matrix times rows of activations, for every storage: chooses micro-kernel tiles, keeps a panel in cache while all rows pass."""
+"""Matrix times rows of activations, for every storage: chooses micro-kernel tiles, keeps a panel in cache meanwhile."""
 
 import numpy as np
 
@@ -99,7 +99,7 @@ def matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, f
 
 @kernel
 def fetch_early(matrix, first):
-    """Ask for the beginning of this thread's slice of the next matrix before waiting at a barrier: memory need not idle then."""
+    """Ask for the beginning of this thread's slice of the next matrix before waiting at a barrier: memory must not idle."""
     start = matrix.weights
     if matrix.kind == PANELS_Q8:
         start += first * LANES * padded_columns(matrix.columns, matrix.group)

@@ -1,7 +1,9 @@
 """Pack int8 rows into panels of 16 rows: in this layout decode runs at memory speed, and the same kernel does prefill.
 
-Panels lie [panel][k / 4][16 rows][4]; a group that is no multiple of 4 is padded with zeros, and so is the last panel. Scales lie
-[panel][group][16 rows] as float16 of scale / multiplier, a power of two that puts the largest scale of the matrix at 2**14 or so:
+Panels lie [panel][k / 4][16 rows][4]; a group that is no multiple of 4 is padded with zeros, and so is the last panel.
+Scales lie
+[panel][group][16 rows] as float16 of scale / multiplier, a power of two that puts the largest scale of the matrix at 2**14
+or so:
 so all that matter are in float16's normal range, off by 2**-11 at most. With the small block they are float32, as in the file.
 Where the instruction set multiplies unsigned by signed bytes, weights hold w + 128.
 """

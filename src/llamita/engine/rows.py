@@ -65,7 +65,7 @@ def block_of(group):
 
 @kernel
 def embed_row(matrix, token, out):
-    """out float32[columns] = row `token` of the embedding, from any ROWS_* storage. Whole vectors may touch what lies behind."""
+    """out float32[columns] = row `token` of the embedding, from any ROWS_* storage. Whole vectors may overrun."""
     row, n = matrix.weights + token * matrix.row_bytes, matrix.columns
     if matrix.kind == ROWS_F32:
         for i in range(n):
@@ -127,7 +127,7 @@ def quantize_wide(x, n, group, quants, factors, corrections, rows, row):
 
 @piece
 def quantize_narrow(x, n, group, quants, factors, corrections, rows, row):
-    """quantize_row for any group, rounded as runq does: half away from zero. Groups are padded with zeros to a multiple of 4."""
+    """quantize_row for any group, rounded as runq does: half away from zero. Groups are padded to multiples of 4."""
     padded = (group + 3) & ~3
     for g in range(n // group):
         top = np.float32(0.0)
@@ -156,7 +156,8 @@ def quantize_narrow(x, n, group, quants, factors, corrections, rows, row):
 def quantize_row(x, n, group, quants, factors, corrections, rows, row):
     """Write row `row` of a tile of `rows` rows: x float32[n] to int8 in groups, scale = largest magnitude / 127.
 
-    quants [k / block][rows][planes][block], factors float32 and corrections int32 [n / group][rows]: -offset * sum of the group.
+    quants [k / block][rows][planes][block], factors float32 and corrections int32 [n / group][rows]: -offset * sum of the
+    group.
     """
     if block_of(group) == BLOCK:
         quantize_wide(x, n, group, quants, factors, corrections, rows, row)
@@ -185,7 +186,14 @@ def quantize_rows(x, x_stride, n_rows, n, group, quants, factors, corrections):
         for r in range(rows):
             groups_at = 4 * row * (n // group)
             quantize_row(
-                x + 4 * (row + r) * x_stride, n, group, quants + row * size, factors + groups_at, corrections + groups_at, rows, r
+                x + 4 * (row + r) * x_stride,
+                n,
+                group,
+                quants + row * size,
+                factors + groups_at,
+                corrections + groups_at,
+                rows,
+                r,
             )
         row += rows
 

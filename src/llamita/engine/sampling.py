@@ -10,7 +10,8 @@ from llamita.errors import SettingError
 class Sampling:
     """How to draw tokens. The defaults are llama2.c's.
 
-    temperature: 0 takes the most likely token; 1 draws as the model says. top_p: only the most likely tokens whose probabilities
+    temperature: 0 takes the most likely token; 1 draws as the model says. top_p: only the most likely tokens whose
+    probabilities
     sum up to this (arXiv:1904.09751); 0 or 1: all. top_k: only the k most likely; 0: all. min_p: only tokens at least this
     times as likely as the most likely (arXiv:2407.01082). repetition_penalty: divides the (positive) logits of the last
     repetition_window ids (arXiv:1909.05858). logit_bias: id -> number added to its logit. seed: the state of the xorshift64*

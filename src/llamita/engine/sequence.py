@@ -113,7 +113,7 @@ class Sequence:
         self._sampler["rng"] = np.uint64(state)
 
     def rewind(self, position: int) -> None:
-        """Forget all ids from `position` on, to go on with others. Raises SettingError unless 0 <= position <= self.position."""
+        """Forget all ids from `position` on, to go on with others. Raises SettingError outside 0 to self.position."""
         if not 0 <= position <= self.position:
             raise SettingError(f"position: found {position}, expected 0 to {self.position}")
         self._sampler["n_history"] = position

@@ -22,7 +22,8 @@ def _record(integers: str, floats: str = "") -> np.dtype:
     return np.dtype(fields, align=True)
 
 
-# ROWS_*: rows[columns] row_bytes apart; ROWS_Q8: groups of `group` int8 group_bytes apart, a scale (float16 if scale_is_half) for
+# ROWS_*: rows[columns] row_bytes apart; ROWS_Q8: groups of `group` int8 group_bytes apart, a scale (float16 if
+# scale_is_half) for
 # each group. PANELS_Q8: see pack.py; padded_group is what a group takes there, weights are data * scale * `multiplier`.
 MATRIX = _record(
     "kind rows columns weights row_bytes group padded_group n_groups group_bytes "
@@ -33,8 +34,8 @@ MATRIX = _record(
 # One of each sequence: how its next token is drawn. rng is the xorshift state; history holds all its ids.
 SAMPLER = np.dtype(
     [("rng", np.uint64)]
-    + [(name, np.int64) for name in "top_k penalty_window n_bias bias_ids bias_values history n_history".split()]
-    + [(name, np.float32) for name in "temperature top_p min_p repetition_penalty".split()],
+    + [(name, np.int64) for name in ["top_k", "penalty_window", "n_bias", "bias_ids", "bias_values", "history", "n_history"]]
+    + [(name, np.float32) for name in ["temperature", "top_p", "min_p", "repetition_penalty"]],
     align=True,
 )
 
@@ -64,7 +65,8 @@ STATE = _record(
 # fields of a span, int64[4]: consecutive rows that belong to one sequence
 SPAN_FIRST_ROW, SPAN_ROWS, SPAN_SLOT, SPAN_POSITION, SPAN_FIELDS = range(5)
 
-# signals, int64, a cache line (8) each: number of jobs so far; wish to stop; of each rank: whether it is parked, jobs it has seen
+# signals, int64, a cache line (8) each: number of jobs so far; wish to stop; of each rank: whether it is parked, jobs it has
+# seen
 JOBS, STOP, PARKED = 0, 8, 16
 
 BLOCK = 32  # bytes of one activation row that lie together, when the group is a multiple of it

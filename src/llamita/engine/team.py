@@ -1,9 +1,14 @@
-"""A fixed team of threads for one engine: the caller and n_threads - 1 others, which sleep in Python when nothing is to be done."""
+"""A fixed team of threads for one engine: the caller and n_threads - 1 others, which sleep in Python when idle."""
 
 import os
 import queue
 import threading
 from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from llamita.engine.memory import address_of
 
 
 def default_threads() -> int:
@@ -15,10 +20,10 @@ def default_threads() -> int:
 def _physical_cores() -> int | None:
     """Distinct (package, core) pairs on Linux; None where the system does not say."""
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            lines = [line.split(":", 1) for line in file if ":" in line]
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
+    lines = [line.split(":", 1) for line in text.splitlines() if ":" in line]
     packages = [value for key, value in lines if key.strip() == "physical id"]
     cores = [value for key, value in lines if key.strip() == "core id"]
     return len(set(zip(packages, cores, strict=True))) or None if len(packages) == len(cores) else None
@@ -27,8 +32,9 @@ def _physical_cores() -> int | None:
 class Team:
     """Runs `work(state_address, rank)` on all threads at once; see engine/work.py for how they meet."""
 
-    def __init__(self, work: Callable[[int, int], int], state_address: int, n_threads: int) -> None:
-        self._work, self._address, self.n_threads = work, state_address, n_threads
+    def __init__(self, work: Callable[[int, int], int], state: np.ndarray, n_threads: int) -> None:
+        self._work, self._address, self.n_threads = work, address_of(state), n_threads
+        self.keep_alive: list[object] = [state]  # memory that the threads may touch
         self._inboxes = [queue.SimpleQueue() for _ in range(n_threads - 1)]
         self._threads = [
             threading.Thread(target=self._follow, args=(rank, inbox), name=f"llamita-{rank}", daemon=True)
@@ -49,7 +55,7 @@ class Team:
                     self._inboxes[rank - 1].put(True)
 
     def close(self) -> None:
-        """End the threads; the state may be freed afterwards."""
+        """End the threads; the memory may be freed afterwards."""
         for inbox in self._inboxes:
             inbox.put(False)
         for thread in self._threads:

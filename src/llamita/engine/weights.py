@@ -1,7 +1,7 @@
 """Bring a Model's tensors into the form that the kernels read: a table of matrices, int8 packed in panels, floats as they lie.
 
-Nothing is copied but int8 weights (into panels), norms, and what has no fast form: a float tensor in the file is the memory that the
-kernels read.
+Nothing is copied but int8 weights (into panels), norms, and what has no fast form: a float tensor in the file is the memory
+that the kernels read.
 """
 
 import math
@@ -40,7 +40,9 @@ def dense_rows(tensor: Tensor) -> Tensor:
     dense = data.strides[-1] == data.itemsize and data.dtype.isnative
     if dense and (tensor.scales is None or tensor.scales.dtype.isnative):
         return tensor
-    scales = None if tensor.scales is None else np.ascontiguousarray(tensor.scales.astype(tensor.scales.dtype.newbyteorder("=")))
+    scales = (
+        None if tensor.scales is None else np.ascontiguousarray(tensor.scales.astype(tensor.scales.dtype.newbyteorder("=")))
+    )
     return Tensor(tensor.dtype, tensor.shape, np.ascontiguousarray(data.astype(data.dtype.newbyteorder("="))), scales)
 
 
@@ -69,7 +71,8 @@ class Weights:
     """The table of matrices and what its addresses point to.
 
     table: MATRIX[7 L + 1], embedding: MATRIX[1] (rows as stored), norms float32[2 L + 1][x_stride],
-    n_token_bytes: bytes that are read to make one token. `pack` is called with (source record, target record) of each int8 matrix.
+    n_token_bytes: bytes that are read to make one token. `pack` is called with (source record, target record) of each int8
+    matrix.
     """
 
     def __init__(self, model: Model, pack: Callable[[np.ndarray, np.ndarray], None]) -> None:
@@ -94,7 +97,8 @@ class Weights:
     def _pack(
         self, i: int, source: np.ndarray, tensor: Tensor, place: tuple[int, int], pack: Callable[[np.ndarray, np.ndarray], None]
     ) -> None:
-        assert tensor.scales is not None and source["kind"] == ROWS_Q8
+        assert tensor.scales is not None
+        assert source["kind"] == ROWS_Q8
         target = self.table[i : i + 1]
         target["kind"], target["multiplier"] = PANELS_Q8, 1.0
         if is_blocked(current_isa(), tensor.group):
@@ -103,6 +107,12 @@ class Weights:
         pack(source, target)
         drop_pages(tensor.data)
         drop_pages(tensor.scales)
+
+    def regions(self) -> list[tuple[int, int]]:
+        """(address, bytes) of the memory that one token reads: the packed weights at once, other matrices one by one."""
+        floats = self.table[self.table["kind"] != PANELS_Q8]
+        regions = [(int(m["weights"]), int(m["rows"] * m["row_bytes"])) for m in floats]
+        return [(address_of(array), array.nbytes) for array in (self.packed, self.scales) if array.nbytes >= 64] + regions
 
     @staticmethod
     def _norms(model: Model) -> np.ndarray:

@@ -73,8 +73,9 @@ def read(path: str | PathLike[str]) -> Model:
         state = "it was cut off" if len(mapping) < n_bytes else "it has bytes too many"
         expected = f"{n_bytes} as its v{version} header says"
         raise ModelFileError(path, "file size", f"{len(mapping)} bytes", expected, f"{state}, or it is no llama2.c model")
-    tensors = {place.name: _view(mapping, place, group) for place in places if place.name != ROPE_TABLES}
-    return Model(config, tensors, name=fspath(path), source_format=f"llama2.c v{version}")
+    tensors = {place.name: _view(mapping, place, group) for place in places}
+    tables = tensors.pop(ROPE_TABLES).data.reshape(2, config.context, -1) if version == 0 else None
+    return Model(config, tensors, name=fspath(path), source_format=f"llama2.c v{version}", rope_tables=tables)
 
 
 def parse_header(path: str | PathLike[str], data: bytes | mmap.mmap) -> Header:

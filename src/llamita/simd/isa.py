@@ -142,6 +142,6 @@ def compile_target() -> tuple[str, str]:
             return binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
         except RuntimeError:
             return binding.get_host_cpu_name(), ""
-    if isa.name == "plain" and not platform.machine().lower() in ("x86_64", "amd64"):
+    if isa.name == "plain" and platform.machine().lower() not in ("x86_64", "amd64"):
         return "generic", ""
     return isa.cpu_name, ""

@@ -174,5 +174,3 @@ def record_reader(dtype: np.dtype) -> Any:
         return record(_i64, _i64), codegen
 
     return at
-
-

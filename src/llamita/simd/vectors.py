@@ -96,17 +96,23 @@ def emit_round(builder: Any, x: Any) -> Any:
     return call(builder, "llvm.rint.v16f32", VF32, x)
 
 
+# e**r - 1 - r = r**2 * polynomial(r) for |r| <= ln 2 / 2, from the Cephes library's expf; ln 2 in two parts (Cody and Waite)
+_EXP_TERMS = (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+
+
 def emit_exp(builder: Any, x: Any) -> Any:
-    """e**x = 2**whole * polynomial(fraction): relative error 4e-6, 7e-6 at the ends; -inf and all below -87 give 0, above 88 it stays at e**88."""
+    """e**x = 2**whole * e**r, right to about one unit in the last place; below -87 it gives 0, from 88 on e**88."""
     in_range = builder.fcmp_ordered(">", x, constant(VF32, -87.0))
     x = builder.select(builder.fcmp_ordered("<", x, constant(VF32, 88.0)), x, constant(VF32, 88.0))
     x = builder.select(in_range, x, constant(VF32, 0.0))
-    x = builder.fmul(x, constant(VF32, math.log2(math.e)))
-    whole = emit_round(builder, x)
-    fraction = builder.fsub(x, whole)
-    value = constant(VF32, 0.0013333558146428443)
-    for term in (0.009618129107628477, 0.05550410866482158, 0.2402265069591007, 0.6931471805599453, 1.0):
-        value = emit_fma(builder, value, fraction, constant(VF32, term))
+    whole = emit_round(builder, builder.fmul(x, constant(VF32, math.log2(math.e))))
+    r = emit_fma(builder, whole, constant(VF32, -_LN2_HIGH), x)
+    r = emit_fma(builder, whole, constant(VF32, -_LN2_LOW), r)
+    value = constant(VF32, 1.9875691500e-4)
+    for term in _EXP_TERMS:
+        value = emit_fma(builder, value, r, constant(VF32, term))
+    value = builder.fadd(emit_fma(builder, value, builder.fmul(r, r), r), constant(VF32, 1.0))
     exponent = builder.shl(builder.add(builder.fptosi(whole, VI32), constant(VI32, 127)), constant(VI32, 23))
     value = builder.fmul(value, builder.bitcast(exponent, VF32))
     return builder.select(in_range, value, constant(VF32, 0.0))
@@ -151,9 +157,7 @@ reduce_max = operation(types.float32, f32x16)(
     lambda b, x: call(b, "llvm.vector.reduce.fmax.v16f32", F32, x, fastmath=("nnan",))
 )
 # lanes 1 0 3 2 5 4 ...: the partner of each lane in a rotation
-swap_pairs = operation(f32x16, f32x16)(
-    lambda b, x: b.shuffle_vector(x, x, constant(VI32, [lane ^ 1 for lane in range(LANES)]))
-)
+swap_pairs = operation(f32x16, f32x16)(lambda b, x: b.shuffle_vector(x, x, constant(VI32, [lane ^ 1 for lane in range(LANES)])))
 bits_to_float = operation(types.float32, types.int64)(lambda b, x: b.bitcast(b.trunc(x, I32), F32))
 
 
