@@ -1,6 +1,6 @@
-"""Compile one micro-kernel for any processor that LLVM knows and look at its assembly: how we check paths that cannot run here."""
+"""Compile one micro-kernel for any processor that LLVM knows: how the assembly of paths that cannot run here is looked at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llvmlite import binding, ir
 
@@ -20,7 +20,7 @@ TARGETS = {
 }
 
 
-def assembly_of(isa_name: str, parameters: list[ir.Type], emit: Callable, cpu: str = "") -> str:
+def assembly_of(isa_name: str, parameters: Sequence[ir.Type], emit: Callable, cpu: str = "") -> str:
     """The assembly of a function of these parameters whose body is emit(builder, instruction set, arguments)."""
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()

@@ -1,5 +1,7 @@
 """The naive twin of the engine: a Llama in a few lines of numpy float64. What every kernel and every path is compared with."""
 
+from typing import Any
+
 import numpy as np
 
 from llamita.model import Model
@@ -29,7 +31,7 @@ def reference_logits(model: Model, ids: list[int] | np.ndarray, quantize_activat
         pairs = np.arange(0, c.head_size, 2, dtype=np.float32) / np.float32(c.head_size)
         # float32 as in the code that Llamas were trained with
         angles = np.arange(n_tokens, dtype=np.float32)[:, None] * (np.float32(1) / np.float32(c.rope_theta) ** pairs)
-        turned = x.reshape(n_tokens, -1, c.head_size // 2, 2) @ np.array([1, 1j]) * np.exp(1j * angles)[:, None]
+        turned: Any = x.reshape(n_tokens, -1, c.head_size // 2, 2) @ np.array([1, 1j]) * np.exp(1j * angles)[:, None]
         return np.stack([turned.real, turned.imag], -1).reshape(n_tokens, -1, c.head_size)
 
     x = model.tensors["embedding"].dequantize()[np.asarray(ids)].astype(np.float64)

@@ -1,5 +1,7 @@
 """The sampler against a plain twin of llama2.c's run.c, and what it has beyond it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def coin(sampler_address):
 class Sampler:
     """The compiled sampler with its buffers."""
 
-    def __init__(self, history: tuple[int, ...] = (), bias: dict[int, float] | None = None, **fields: float) -> None:
+    def __init__(self, history: tuple[int, ...] = (), bias: dict[int, float] | None = None, **fields: Any) -> None:
         self.record = aligned(SAMPLER.itemsize, np.uint8).view(SAMPLER)
         values = {"rng": 1, "temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0, "penalty_window": 64} | fields
         for name, value in values.items():
@@ -44,7 +46,7 @@ class Sampler:
         padded = aligned(16 * n_vectors, np.float32)
         padded[: len(logits)] = logits
         buffers = aligned(16 * n_vectors, np.float32), aligned(16 * n_vectors, np.float32), aligned(16 * n_vectors, np.int64)
-        return sample(address_of(self.record), address_of(padded), len(logits), n_vectors, *map(address_of, buffers))
+        return int(sample(address_of(self.record), address_of(padded), len(logits), n_vectors, *map(address_of, buffers)))
 
 
 def random_u32(state: int) -> tuple[int, int]:
@@ -119,7 +121,7 @@ def test_negative_logits_are_not_beaten_by_the_padding():
     assert Sampler(temperature=0.0)(logits) == 16
 
 
-def counts(n: int = 3000, logits: np.ndarray | None = None, **fields: float) -> np.ndarray:
+def counts(n: int = 3000, logits: np.ndarray | None = None, **fields: Any) -> np.ndarray:
     logits = np.arange(20, dtype=np.float32) * 0.2 if logits is None else logits
     sampler = Sampler(rng=3, **fields)
     return np.bincount([sampler(logits) for _ in range(n)], minlength=len(logits)) / n

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from llamita.simd.isa import compile_target, detect_isa
 
@@ -91,11 +92,13 @@ def compile_object() -> tuple[str, bytes]:
     """Compile the entry point with Numba: (name, object code)."""
     from numba import config, njit, types
 
-    config.CPU_NAME, config.CPU_FEATURES = compile_target()
+    settings: Any = config
+    settings.CPU_NAME, settings.CPU_FEATURES = compile_target()
     from llamita.engine.work import work
 
     signature = (types.int64, types.int64)
-    bare = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(work.py_func)
+    options: Any = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    bare = njit(**options)(work.py_func)
     bare.compile(signature)
     result = bare.overloads[signature]
     library = result.library

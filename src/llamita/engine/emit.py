@@ -3,8 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from numba.extending import intrinsic
+
 from llamita.simd.memory import emit_load
 from llamita.simd.vectors import I64, VF32, VI32, constant, emit_splat
+
+# typed as what it makes: a function without the first parameter of the one that it decorates
+as_intrinsic: Any = intrinsic
 
 
 def emit_loop(builder: Any, n: Any, carried: Sequence[Any], body: Callable[[Any, list], Sequence[Any]]) -> list:

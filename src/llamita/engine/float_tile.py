@@ -7,9 +7,8 @@ Every sum runs over k in the same order whatever the tile, so prefill, decode an
 from typing import Any
 
 from numba import types
-from numba.extending import intrinsic
 
-from llamita.engine.emit import ZERO, advance, emit_broadcast_f32, emit_loop, emit_switch
+from llamita.engine.emit import ZERO, advance, as_intrinsic, emit_broadcast_f32, emit_loop, emit_switch
 from llamita.engine.state import ROWS_BF16, ROWS_F16, ROWS_F32
 from llamita.simd.isa import InstructionSet, current_isa
 from llamita.simd.memory import emit_load, emit_load_bf16, emit_load_f16, emit_masked_load, emit_prefetch, emit_widen_f16
@@ -100,7 +99,7 @@ def emit_rows_tile(builder: Any, kind: int, n_weights: int, n_rows: int, operand
         builder.store(emit_reduce_add(builder, total), target, align=4)
 
 
-@intrinsic
+@as_intrinsic
 def rows_tile(
     typing: Any, kind: Any, n_weights: Any, n_rows: Any, out: Any, out_stride: Any, weights: Any, row_bytes: Any,
     x: Any, x_stride: Any, n_columns: Any,
@@ -156,7 +155,7 @@ def emit_attention_tile(builder: Any, n_rows: int, n_columns: int, operands: Any
         builder.store(total, advance(builder, target, i), align=4)
 
 
-@intrinsic
+@as_intrinsic
 def attention_tile(
     typing: Any, n_rows: Any, n_columns: Any, out: Any, a: Any, b: Any, b_stride: Any, column_stride: Any, n_blocks: Any
 ) -> Any:

@@ -10,9 +10,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from llamita.engine.emit import ZERO, advance, emit_broadcast_f32, emit_broadcast_i32, emit_loop, emit_switch
+from llamita.engine.emit import ZERO, advance, as_intrinsic, emit_broadcast_f32, emit_broadcast_i32, emit_loop, emit_switch
 from llamita.engine.state import BLOCK, SMALL_BLOCK
 from llamita.simd.isa import InstructionSet, current_isa
 from llamita.simd.memory import emit_load, emit_prefetch
@@ -153,7 +152,7 @@ def tile_number(block: int, panels: int, rows: int) -> int:
 _i = types.int64
 
 
-@intrinsic
+@as_intrinsic
 def int8_tile(
     typing: Any, block: Any, panels: Any, rows: Any, out: Any, out_stride: Any, weights: Any, scales: Any,
     quants: Any, factors: Any, corrections: Any, n_groups: Any, n_blocks: Any, multiplier: Any,

@@ -80,8 +80,9 @@ def _header(config: ModelConfig, version: int, group: int) -> bytes:
 def _write_tensor(file: BinaryIO, place: Place, model: Model, group: int) -> None:
     if place.name == ROPE_TABLES:
         tables = model.rope_tables
-        is_kept = tables is not None and tables.size == place.n_bytes // 4
-        _write_array(file, tables if is_kept else rope_tables(model.config), np.float32)
+        if tables is None or tables.size != place.n_bytes // 4:
+            tables = rope_tables(model.config)
+        _write_array(file, tables, np.float32)
         return
     tensor = convert(model.tensors[place.name], place.dtype, group)
     if tensor.scales is None:
