@@ -64,10 +64,10 @@ class Engine:
         self._buffers: dict[str, np.ndarray] = {}
         self._state = aligned(STATE.itemsize, np.uint8).view(STATE)
         self._set_sizes()
-        self._team = Team(load_work(), self._state, self.n_threads)
+        self._team = Team(load_work(), self._state, self._buffers["meeting"], self.n_threads)
         # an engine that nobody closes: its threads must end before its memory goes
         self._finalizer = weakref.finalize(self, Team.close, self._team)
-        self._team.keep_alive += [model, self._buffers]
+        self._team.keep_alive += [model, self._state, self._buffers]
         try:
             self.weights = Weights(model, self._pack)
             self._team.keep_alive.append(self.weights)
@@ -225,7 +225,7 @@ class Engine:
         return self._sample(sequences, 1, None)
 
     def run_steps(self, sequence: Sequence, n_steps: int, stop_ids: np.ndarray) -> list[int]:
-        """n_steps steps of one sequence in one call of compiled code, fewer where a stop id comes."""
+        """n_steps steps of one sequence in one call of compiled code, fewer where a stop id comes, or threads must wait."""
         self._check_ready([sequence])
         if len(sequence.pending) > self.max_rows:
             self.read_prompt(sequence)

@@ -90,10 +90,11 @@ class Sequence:
         while len(ids) < n and not self.is_full:
             n_steps = min(n_steps, n - len(ids), self._engine.context - self.position + 1)
             started = time.perf_counter()
-            ids += self._engine.run_steps(self, n_steps, stop)
+            made = self._engine.run_steps(self, n_steps, stop)
+            ids += made
             if len(stop) and ids[-1] in stop:
                 break
-            seconds = (time.perf_counter() - started) / n_steps
+            seconds = (time.perf_counter() - started) / len(made)
             n_steps = max(1, int(PATIENCE_SECONDS / max(seconds, 1e-6)))
         return ids
 

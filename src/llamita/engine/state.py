@@ -53,7 +53,7 @@ STATE = _record(
     "x x_private normed normed_private quants quants_private factors corrections factors_private pairs pairs_private "
     "tile_queries tile_heads tile_private scores scores_private probabilities candidates candidate_ids "
     # the team: meeting = barrier memory, signals = see work.py
-    "n_threads meeting signals "
+    "n_threads meeting signals long_waits "
     # the job
     "job published n_rows ids row_slots row_positions n_spans spans n_wanted wanted "
     "sample samplers n_steps steps_done go_on results stop_ids n_stop_ids "
@@ -68,6 +68,7 @@ SPAN_FIRST_ROW, SPAN_ROWS, SPAN_SLOT, SPAN_POSITION, SPAN_FIELDS = range(5)
 # signals, int64, a cache line (8) each: number of jobs so far; wish to stop; of each rank: whether it is parked, jobs it has
 # seen
 JOBS, STOP, PARKED = 0, 8, 16
+LONG_WAITS = 1  # place in the barrier's memory, see simd/atomics.py
 
 BLOCK = 32  # bytes of one activation row that lie together, when the group is a multiple of it
 SMALL_BLOCK = 4  # otherwise: what one product takes

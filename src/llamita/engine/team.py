@@ -3,12 +3,17 @@
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from llamita.engine.memory import address_of
+from llamita.engine.state import LONG_WAITS
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.64
+SOON_SECONDS = 0.2  # a long wait so soon after the team came together again: the machine is still busy
 
 
 def default_threads() -> int:
@@ -30,11 +35,18 @@ def _physical_cores() -> int | None:
 
 
 class Team:
-    """Runs `work(state_address, rank)` on all threads at once; see engine/work.py for how they meet."""
+    """Runs `work(state_address, rank)` on all threads at once; see engine/work.py for how they meet.
 
-    def __init__(self, work: Callable[[int, int], int], state: np.ndarray, n_threads: int) -> None:
-        self._work, self._address, self.n_threads = work, address_of(state), n_threads
-        self.keep_alive: list[object] = [state]  # memory that the threads may touch
+    Where other processes want the cores too, threads wait for one that is not running, at every barrier. After a wait of a
+    millisecond the caller therefore works alone for a while, which makes the same results, then tries the team again.
+    state: the STATE record; its n_threads, owns_heads and meeting must be set.
+    """
+
+    def __init__(self, work: Callable[[int, int], int], state: np.ndarray, meeting: np.ndarray, n_threads: int) -> None:
+        self._work, self._state, self._meeting, self.n_threads = work, state, meeting, n_threads
+        self._address, self._owns_heads = address_of(state), int(state["owns_heads"][0])
+        self._alone_until, self._together_since, self._pause = 0.0, 0.0, FIRST_PAUSE_SECONDS
+        self.keep_alive: list[object] = []  # memory that the threads may touch
         self._inboxes = [queue.SimpleQueue() for _ in range(n_threads - 1)]
         self._threads = [
             threading.Thread(target=self._follow, args=(rank, inbox), name=f"llamita-{rank}", daemon=True)
@@ -48,11 +60,31 @@ class Team:
             self._work(self._address, rank)
 
     def run(self) -> None:
-        """Do the job that the state describes, on all threads; returns when all are done."""
+        """Do the job that the state describes; returns when it is done."""
+        if self._alone_until:
+            if time.perf_counter() < self._alone_until:
+                self._work(self._address, 0)
+                return
+            self._come_together()
+        before = self._meeting[LONG_WAITS]
         while parked := self._work(self._address, 0):
             for rank in range(1, self.n_threads):
                 if parked >> rank & 1:
                     self._inboxes[rank - 1].put(True)
+        if self._meeting[LONG_WAITS] != before:
+            self._work_alone()
+
+    def _work_alone(self) -> None:
+        """The next jobs are the caller's alone; longer and longer, while the team does not get its cores."""
+        now = time.perf_counter()
+        was_soon = now - self._together_since < SOON_SECONDS
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS) if was_soon else FIRST_PAUSE_SECONDS
+        self._alone_until = now + self._pause
+        self._state["n_threads"], self._state["owns_heads"] = 1, 1
+
+    def _come_together(self) -> None:
+        self._alone_until, self._together_since = 0.0, time.perf_counter()
+        self._state["n_threads"], self._state["owns_heads"] = self.n_threads, self._owns_heads
 
     def close(self) -> None:
         """End the threads; the memory may be freed afterwards."""

@@ -13,6 +13,7 @@ from llamita.engine.state import (
     JOB_FORWARD,
     JOB_PACK,
     JOBS,
+    LONG_WAITS,
     PARKED,
     SPAN_FIELDS,
     SPAN_FIRST_ROW,
@@ -73,6 +74,8 @@ def prepare_next_step(state):
     state.n_rows = state.n_wanted
     state.steps_done = done + 1
     stopped = atomic_load(state.signals, STOP) != 0
+    # a wait that was too long: go back to Python, where the team decides how to go on
+    stopped = stopped or get_i64(state.meeting, LONG_WAITS) != state.long_waits
     if state.n_wanted == 1:
         stopped = stopped or is_stop_id(state, get_i64(state.results, done))
     state.go_on = np.int64(state.steps_done < state.n_steps and not stopped)
@@ -126,7 +129,7 @@ def do_job(state, rank):
 def publish(state):
     """Rank 0: make the job known. Returns the set of parked workers, which Python must wake before it calls again."""
     parked = np.int64(0)
-    if state.published == 0:
+    if state.published == 0 and state.n_threads > 1:
         state.published = 1
         atomic_add(state.signals, JOBS, np.int64(1))
         for rank in range(1, state.n_threads):
@@ -174,6 +177,8 @@ def work(state_address, rank):
             if park(state, rank, seen):
                 return np.int64(0)
             continue
+        if rank == 0:
+            state.long_waits = get_i64(state.meeting, LONG_WAITS)
         do_job(state, rank)
         seen += 1
         if rank == 0:

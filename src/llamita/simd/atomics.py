@@ -1,6 +1,7 @@
 """What a team of threads needs to meet: atomic operations, and a barrier that spins for a while and then lets others run.
 
-An unbounded spin collapses on a busy machine (llama2.c's OpenMP build falls to 3 % beside one busy process).
+An unbounded spin collapses on a busy machine (llama2.c's OpenMP build falls to 3 % beside one busy process). The barrier counts
+the waits that outlast its spin, so that the team can see that it shares its cores (engine/team.py).
 """
 
 import platform
@@ -14,8 +15,8 @@ from llamita.simd.vectors import I32, I64, call, operation
 
 _i64 = types.int64
 SPINS = 50_000  # about a millisecond: yielding sooner gives a busy neighbour the core for a whole time slice at every barrier
-# barrier memory: int64[16], arrivals at 0, generation at 8: two cache lines
-GENERATION = 8
+# barrier memory: int64[16], arrivals at 0, long waits so far at 1, generation at 8: two cache lines
+LONG_WAITS, GENERATION = 1, 8
 
 
 def _pointer(builder: Any, address: Any, index: Any) -> Any:
@@ -96,6 +97,8 @@ def barrier(builder: Any, meeting: Any, n_threads: Any) -> Any:
             spins.add_incoming(I64(0), entry)
             emit_pause(builder)
             with builder.if_then(builder.icmp_signed(">", spins, I64(SPINS)), likely=False):
+                with builder.if_then(builder.icmp_signed("==", spins, I64(SPINS + 1))):
+                    builder.atomic_rmw("add", _pointer(builder, meeting, I64(LONG_WAITS)), I64(1), "monotonic")
                 emit_let_others_run(builder)
             spins.add_incoming(builder.add(spins, I64(1)), builder.block)
             now = builder.load_atomic(generation, "acquire", 8)
