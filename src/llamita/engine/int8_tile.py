@@ -45,11 +45,12 @@ def _dot_avx2(builder: Any, total: Any, w: Any, x: Any, magnitude: Any) -> Any:
     return builder.add(total, call(builder, "llvm.x86.avx2.pmadd.wd", total.type, pairs, ones))
 
 
-def _dot_plain(builder: Any, total: Any, w: Any, x: Any) -> Any:
+def _dot_plain(builder: Any, total: Any, w: Any, x: Any, is_unsigned: bool) -> Any:
     """Byte by byte, in any LLVM."""
+    take_w = builder.lshr if is_unsigned else builder.ashr
     for byte in range(4):
         left, down = constant(VI32, 24 - 8 * byte), constant(VI32, 24)
-        w_byte, x_byte = (builder.ashr(builder.shl(v, left), down) for v in (w, x))
+        w_byte, x_byte = take_w(builder.shl(w, left), down), builder.ashr(builder.shl(x, left), down)
         total = builder.add(total, builder.mul(w_byte, x_byte))
     return total
 
@@ -62,8 +63,8 @@ def emit_dot(builder: Any, isa: InstructionSet, total: Any, w: Any, x: Any, magn
     if isa.name == "avx512vnni":
         # the old signature (i32 vectors) is accepted by every LLVM, the new one (i8) only since 22
         return call(builder, "llvm.x86.avx512.vpdpbusd.512", VI32, total, w, x)
-    if isa.name == "plain":
-        return _dot_plain(builder, total, w, x)
+    if isa.name in ("plain", "emulated"):
+        return _dot_plain(builder, total, w, x, isa.weight_offset > 0)
     n_parts = 4 if isa.name == "neon" else 2
     parts = []
     for t, a, b, c in zip(*(_halves(builder, v, n_parts) for v in (total, w, x, magnitude)), strict=True):

@@ -67,6 +67,11 @@ INSTRUCTION_SETS = {
         ((1, 4), (1, 2), (1, 1)), ((4, 1), (2, 2), (1, 1)), 4, 4096,
     ),
     "plain": InstructionSet("plain", (), "x86-64", 0, ((1, 1),), ((2, 1), (1, 1)), 2, 0, has_blocks=False),
+    # for tests on machines without AVX-512: its tiles and its unsigned weights, with products made byte by byte
+    "emulated": InstructionSet(
+        "emulated", ("fma", "f16c"), "", 128,
+        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), ((8, 1), (4, 6), (1, 1)), 12, 0,
+    ),
 }  # fmt: skip
 
 
@@ -93,7 +98,7 @@ def runnable_isas() -> list[str]:
     # LLVM tells nothing of Apple's or some systems' processors; all 64-bit Apple processors have the dot product
     if is_arm and platform.system() == "Darwin" and "neon" not in names:
         names.insert(0, "neon")
-    return [*names, "plain"]
+    return sorted([*names, "plain"], key=lambda name: name == "emulated")
 
 
 def detect_isa() -> str:
