@@ -5,7 +5,7 @@ and no horizontal sums.
 """
 
 from llamita.engine.float_tile import attention_tile
-from llamita.engine.rows import rotate, softmax
+from llamita.engine.rows import softmax, turn
 from llamita.simd.isa import current_isa
 from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_f32, load, load_first, set_f32, store, store_column, store_first
@@ -15,21 +15,18 @@ QUERY_TILE = current_isa().query_tile
 
 
 @kernel
-def remember(queries, key, value, n_queries, head_size, head_stride, cosines, sines, keys, values, position):
-    """Rotate the queries and the key of one key/value group of one token; put key and value into the cache.
+def remember(key, value, head_size, head_stride, cosines, sines, keys, values, position):
+    """Put the rotated key and the value of one key/value head of one token into the cache.
 
-    queries: n_queries heads of head_size; key, value: one head; cosines, sines: of this position; keys, values: of this group.
+    cosines, sines: of this position; keys, values: of this head. key stays as it is: two threads may do the same.
     """
-    for head in range(n_queries):
-        rotate(queries + 4 * head * head_size, head_size, cosines, sines)
-    rotate(key, head_size, cosines, sines)
     block = keys + 4 * ((position >> 4) * LANES * head_stride + (position & 15))
     row = values + 4 * position * head_stride
     for i in range(0, head_size, LANES):
         left = head_size - i
         k = load(key, i) if left >= LANES else load_first(key, i, left)
         v = load(value, i) if left >= LANES else load_first(value, i, left)
-        store_column(block, i * LANES, k)
+        store_column(block, i * LANES, turn(k, cosines, sines, i))
         store(row, i, v)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from llamita.engine.attention import attend, remember
 from llamita.engine.matmul import fetch_early, matmul, matrix_at, n_panels, share
-from llamita.engine.rows import add_rows, embed_row, normalize, quantize_row, quantize_rows, quantized_bytes, tile_rows
+from llamita.engine.rows import add_rows, embed_row, normalize, quantize_row, quantize_rows, quantized_bytes, rotate, tile_rows
 from llamita.engine.state import (
     DOWN,
     GATE,
@@ -112,21 +112,24 @@ def project_heads(state, layer, group_range, normed, quants, factors, correction
 
 
 @piece
-def remember_rows(state, layer, first_group, last_group, row, row_end):
-    """Put keys and values of these rows and groups into the cache; rotate their queries."""
+def remember_rows(state, layer, first_head, last_head, row, row_end):
+    """Rotate these query heads of these rows, and put the keys and values that they look at into the cache.
+
+    Where a key/value head is shared by query heads of two threads, both write the same.
+    """
     head_size, heads = state.head_size, state.n_heads // state.n_kv_heads
     group_floats = state.context * state.head_stride
     for r in range(row, row_end):
         position = get_i64(state.row_positions, r)
         slot_at = (layer * state.n_slots + get_i64(state.row_slots, r)) * state.n_kv_heads * group_floats
         angles = 4 * position * state.head_stride
-        for g in range(first_group, last_group):
-            cache = 4 * (slot_at + g * group_floats)
+        cosines, sines = state.cosines + angles, state.sines + angles
+        for head in range(first_head, last_head):
+            rotate(state.queries + 4 * (r * state.query_stride + head * head_size), head_size, cosines, sines)
+        for g in range(first_head // heads, (last_head + heads - 1) // heads):
+            cache, place = 4 * (slot_at + g * group_floats), 4 * (r * state.kv_stride + g * head_size)
             remember(
-                state.queries + 4 * (r * state.query_stride + g * heads * head_size),
-                state.new_keys + 4 * (r * state.kv_stride + g * head_size),
-                state.new_values + 4 * (r * state.kv_stride + g * head_size),
-                heads, head_size, state.head_stride, state.cosines + angles, state.sines + angles,
+                state.new_keys + place, state.new_values + place, head_size, state.head_stride, cosines, sines,
                 state.keys + cache, state.values + cache, position,
             )  # fmt: skip
 
@@ -230,15 +233,13 @@ def forward(state, rank):
         first = layer * MATRICES_PER_LAYER
         prepare_normed(state, x, mine, 2 * layer, first + QUERY, np.int64(3), normed, quants, factors, corrections)
         project_heads(state, layer, groups, normed, quants, factors, corrections, row, mine)
-        if owns_heads:
-            remember_rows(state, layer, first_group, last_group, row, row_end)
-        elif by_rows:
-            remember_rows(state, layer, np.int64(0), state.n_kv_heads, row, row_end)
+        if by_rows:
+            remember_rows(state, layer, np.int64(0), state.n_heads, row, row_end)
             barrier(meeting, n_threads)
         else:
-            barrier(meeting, n_threads)
-            remember_rows(state, layer, first_group, last_group, row, row_end)
-            barrier(meeting, n_threads)
+            if not owns_heads:
+                barrier(meeting, n_threads)
+            remember_rows(state, layer, first_head, last_head, row, row_end)
         attend_heads(state, layer, first_head, last_head, rank)
         output = matrix_at(state.matrices, first + OUTPUT)
         first_panel, last_panel = share(n_panels(output), part, n_parts)

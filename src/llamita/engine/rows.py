@@ -205,16 +205,19 @@ def add_rows(x, y, n):
         store(x, i, add(load(x, i), load(y, i)))
 
 
+@piece
+def turn(v, cosines, sines, i):
+    """Turn the pairs of a vector by the angles from column i on (arXiv:2104.09864); the tables hold cos cos and -sin sin."""
+    return fma(v, load(cosines, i), multiply(swap_pairs(v), load(sines, i)))
+
+
 @kernel
 def rotate(x, n, cosines, sines):
-    """Turn the pairs of one head of n columns by its position's angles (arXiv:2104.09864).
-
-    The tables hold cos cos and -sin sin for each pair. Nothing behind the head is touched.
-    """
+    """Turn the pairs of one head of n columns by its position's angles, in place. Nothing behind the head is touched."""
     for i in range(0, n, LANES):
         left = n - i
         v = load(x, i) if left >= LANES else load_first(x, i, left)
-        v = fma(v, load(cosines, i), multiply(swap_pairs(v), load(sines, i)))
+        v = turn(v, cosines, sines, i)
         if left >= LANES:
             store(x, i, v)
         else:
