@@ -8,7 +8,7 @@ from typing import Any
 
 from numba import types
 
-from llamita.engine.emit import ZERO, advance, as_intrinsic, emit_broadcast_f32, emit_loop, emit_switch
+from llamita.engine.emit import ZERO, advance, as_intrinsic, emit_broadcast_f32, emit_call, emit_loop, emit_switch
 from llamita.engine.state import ROWS_BF16, ROWS_F16, ROWS_F32
 from llamita.simd.isa import InstructionSet, current_isa
 from llamita.simd.memory import emit_load, emit_load_bf16, emit_load_f16, emit_masked_load, emit_prefetch, emit_widen_f16
@@ -116,7 +116,10 @@ def rows_tile(
         case_of = builder.add(case_of, operands[2])
 
         def case(kind: int, tile: tuple[int, int]) -> Any:
-            return lambda: emit_rows_tile(builder, kind, *tile, operands[3:], prefetch=isa.prefetch_bytes > 0)
+            def body(inner: Any, arguments: Any) -> None:
+                emit_rows_tile(inner, kind, *tile, arguments, prefetch=isa.prefetch_bytes > 0)
+
+            return lambda: emit_call(builder, f"rows_tile_{isa.name}_{kind}_{tile[0]}_{tile[1]}", operands[3:], body)
 
         kinds = (ROWS_F32, ROWS_F16, ROWS_BF16)
         emit_switch(builder, case_of, {(k << 16) + (t[0] << 8) + t[1]: case(k, t) for k in kinds for t in isa.float_tiles})
@@ -168,10 +171,13 @@ def attention_tile(
     def codegen(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
         case_of = builder.add(builder.shl(operands[0], I64(8)), operands[1])
 
-        def case(tile: tuple[int, int]) -> Any:
-            return lambda: emit_attention_tile(builder, *tile, operands[2:])
+        isa = current_isa()
 
-        emit_switch(builder, case_of, {(t[0] << 8) + t[1]: case(t) for t in attention_tiles(current_isa())})
+        def case(tile: tuple[int, int]) -> Any:
+            name = f"attention_tile_{isa.name}_{tile[0]}_{tile[1]}"
+            return lambda: emit_call(builder, name, operands[2:], lambda b, a: emit_attention_tile(b, *tile, a))
+
+        emit_switch(builder, case_of, {(t[0] << 8) + t[1]: case(t) for t in attention_tiles(isa)})
         return context.get_dummy_value()
 
     return types.void(_i, _i, _i, _i, _i, _i, _i, _i), codegen

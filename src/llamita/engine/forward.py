@@ -22,6 +22,7 @@ from llamita.engine.state import (
     PAIR_FLOATS,
     PANELS_Q8,
     QUERY,
+    ROWS_PER_THREAD,
     SPAN_FIELDS,
     SPAN_FIRST_ROW,
     SPAN_POSITION,
@@ -34,8 +35,6 @@ from llamita.simd.atomics import barrier
 from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_i64, load, store
 from llamita.simd.vectors import LANES, silu_multiply
-
-ROWS_PER_THREAD = 24  # from here on a thread takes rows of its own through all matrices: two barriers a layer
 
 
 @kernel

@@ -11,7 +11,16 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from llamita.engine.emit import ZERO, advance, as_intrinsic, emit_broadcast_f32, emit_broadcast_i32, emit_loop, emit_switch
+from llamita.engine.emit import (
+    ZERO,
+    advance,
+    as_intrinsic,
+    emit_broadcast_f32,
+    emit_broadcast_i32,
+    emit_call,
+    emit_loop,
+    emit_switch,
+)
 from llamita.engine.state import BLOCK, SMALL_BLOCK
 from llamita.simd.isa import InstructionSet, current_isa
 from llamita.simd.memory import emit_load, emit_prefetch
@@ -172,7 +181,8 @@ def int8_tile(
         tiles = [(BLOCK, p, r) for p, r in isa.quantized_tiles] + [(SMALL_BLOCK, 1, r) for r in isa.row_tiles]
 
         def case(tile: tuple[int, int, int]) -> Any:
-            return lambda: emit_int8_tile(builder, isa, *tile, operands[3:])
+            name = f"int8_tile_{isa.name}_{tile_number(*tile)}"
+            return lambda: emit_call(builder, name, operands[3:], lambda b, a: emit_int8_tile(b, isa, *tile, a))
 
         emit_switch(builder, case_of, {tile_number(*tile): case(tile) for tile in tiles})
         return context.get_dummy_value()

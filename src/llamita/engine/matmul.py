@@ -44,6 +44,10 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
         weights = matrix.weights + panel * panel_bytes
         ahead, ahead_end = weights + panels * panel_bytes, weights + 2 * panels * panel_bytes
         slice_bytes = panels * panel_bytes * WIDE_ROWS // n_rows
+        # the next panels' scales: their stream is too short for the processor to foresee it
+        next_scales = matrix.scales + (panel + panels) * scale_bytes
+        for line in range(0, panels * scale_bytes, 64):
+            prefetch(next_scales + line)
         row = 0
         while row < n_rows:
             rows = tile_rows(n_rows - row)

@@ -73,4 +73,5 @@ LONG_WAITS = 1  # place in the barrier's memory, see simd/atomics.py
 BLOCK = 32  # bytes of one activation row that lie together, when the group is a multiple of it
 SMALL_BLOCK = 4  # otherwise: what one product takes
 
+ROWS_PER_THREAD = 24  # from here on a thread takes rows of its own through all matrices: two barriers a layer
 PAIR_FLOATS = 8192  # gate and up outputs held at once: they should stay in the first-level cache

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from llamita.engine.memory import address_of
-from llamita.engine.state import LONG_WAITS
+from llamita.engine.state import JOB_FORWARD, LONG_WAITS, ROWS_PER_THREAD
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.64
 SOON_SECONDS = 0.2  # a long wait so soon after the team came together again: the machine is still busy
@@ -66,13 +66,17 @@ class Team:
                 self._work(self._address, 0)
                 return
             self._come_together()
-        before = self._meeting[LONG_WAITS]
+        before, n_rows = self._meeting[LONG_WAITS], int(self._state["n_rows"][0])
         while parked := self._work(self._address, 0):
             for rank in range(1, self.n_threads):
                 if parked >> rank & 1:
                     self._inboxes[rank - 1].put(True)
-        if self._meeting[LONG_WAITS] != before:
+        if self._meeting[LONG_WAITS] != before and self._shares_matrices(n_rows):
             self._work_alone()
+
+    def _shares_matrices(self, n_rows: int) -> bool:
+        """Whether threads met often enough that they should arrive together: not where each takes rows of its own (prefill)."""
+        return n_rows < ROWS_PER_THREAD * self.n_threads and self._state["job"][0] == JOB_FORWARD
 
     def _work_alone(self) -> None:
         """The next jobs are the caller's alone; longer and longer, while the team does not get its cores."""
