@@ -49,8 +49,11 @@ def _emit_last_weights(builder: Any, kind: int, pointer: Any, mask: Any) -> Any:
     return builder.bitcast(builder.shl(builder.zext(words, VI32), constant(VI32, 16)), VF32)
 
 
-def emit_rows_tile(builder: Any, kind: int, n_weights: int, n_rows: int, operands: Any, prefetch: bool = False) -> None:
-    """n_weights rows of the matrix times n_rows activation rows. operands as in rows_tile, without the first three."""
+def emit_rows_tile(builder: Any, kind: int, n_weights: int, n_rows: int, operands: Any, ahead: int = 0) -> None:
+    """n_weights rows of the matrix times n_rows activation rows. operands as in rows_tile, without the first three.
+
+    ahead: bytes by which weights are asked for early when there is one row.
+    """
     out, out_stride, weights, row_bytes, x, x_stride, n_columns = operands
     size = 4 if kind == ROWS_F32 else 2
     weight_pointer = builder.inttoptr(weights, I8.as_pointer())
@@ -66,10 +69,9 @@ def emit_rows_tile(builder: Any, kind: int, n_weights: int, n_rows: int, operand
 
     def body(index: Any, totals: list) -> list:
         at = builder.mul(index, I64(LANES))
-        if n_rows == 1 and prefetch:  # decode: ask for the same place in the next tile's rows
-            for row in weight_rows:
-                place = builder.add(builder.mul(at, I64(size)), builder.mul(row_bytes, I64(n_weights)))
-                emit_prefetch(builder, advance(builder, row, place), 3)
+        if ahead and n_rows == 1:  # decode: rows follow each other, so this is a row to come
+            place = builder.add(builder.mul(at, I64(size)), I64(ahead))
+            emit_prefetch(builder, advance(builder, weight_rows[0], place), 3)
         w = [_emit_weights(builder, kind, advance(builder, row, builder.mul(at, I64(size)))) for row in weight_rows]
         xs = [emit_load(builder, builder.bitcast(advance(builder, row, at), VF32.as_pointer()), 4) for row in x_rows]
         return products(totals, w, xs)
@@ -117,7 +119,7 @@ def rows_tile(
 
         def case(kind: int, tile: tuple[int, int]) -> Any:
             def body(inner: Any, arguments: Any) -> None:
-                emit_rows_tile(inner, kind, *tile, arguments, prefetch=isa.prefetch_bytes > 0)
+                emit_rows_tile(inner, kind, *tile, arguments, ahead=isa.prefetch_bytes)
 
             return lambda: emit_call(builder, f"rows_tile_{isa.name}_{kind}_{tile[0]}_{tile[1]}", operands[3:], body)
 

@@ -17,9 +17,7 @@ EARLY_BYTES = 8192
 _TILES = current_isa().quantized_tiles
 WIDE_PANELS = max(panels for panels, _ in _TILES)
 WIDE_ROWS = max(rows for panels, rows in _TILES if panels == WIDE_PANELS)
-(ONE_WEIGHTS, _), (MANY_WEIGHTS, MANY_ROWS) = current_isa().float_tiles[0], current_isa().float_tiles[-2]
-if len(current_isa().float_tiles) == 2:  # no tile for many rows
-    MANY_WEIGHTS, MANY_ROWS = ONE_WEIGHTS, 1
+MANY_WEIGHTS, MANY_ROWS = current_isa().many_rows_tile
 
 
 @kernel
@@ -72,12 +70,12 @@ def multiply_rows(matrix, x, x_stride, out, out_stride, first, last, n_rows):
     """matmul for rows of floats: first and last count weight rows here."""
     weight = first
     while weight < last:
-        n_weights = ONE_WEIGHTS if weight + ONE_WEIGHTS <= last else 1
+        n_weights = MANY_WEIGHTS if n_rows >= MANY_ROWS and weight + MANY_WEIGHTS <= last else 1
         weights = matrix.weights + weight * matrix.row_bytes
         row = 0
         while row < n_rows:
-            rows, step = 1, n_weights
-            if MANY_ROWS > 1 and n_rows - row >= MANY_ROWS and n_weights == ONE_WEIGHTS:
+            rows, step = 1, 1
+            if n_rows - row >= MANY_ROWS and n_weights == MANY_WEIGHTS:
                 rows, step = MANY_ROWS, MANY_WEIGHTS
             for i in range(0, n_weights, step):
                 rows_tile(

@@ -19,7 +19,7 @@ class InstructionSet:
 
     weight_offset: added to stored int8 weights, because vpdpbusd multiplies unsigned by signed.
     quantized_tiles: (panels of 16 weight rows, activation rows) per call of the int8 micro-kernel, largest first: as many
-        accumulators as the registers hold. float_tiles: (weight rows, activation rows) of the float micro-kernel.
+        accumulators as the registers hold. many_rows_tile: (weight rows, activation rows) of the float one in prefill.
     query_tile: queries that attention handles at once in prefill. prefetch_bytes: how far ahead decode asks for weights.
     magnitudes: activations are stored a second time without signs, because vpmaddubsw multiplies unsigned by signed.
     needs: names of LLVM's processor features. cpu_name: what LLVM compiles for when this path is forced ("" = the host).
@@ -30,7 +30,7 @@ class InstructionSet:
     cpu_name: str
     weight_offset: int
     quantized_tiles: tuple[tuple[int, int], ...]
-    float_tiles: tuple[tuple[int, int], ...]
+    many_rows_tile: tuple[int, int]
     query_tile: int
     prefetch_bytes: int
     magnitudes: bool = False
@@ -40,6 +40,11 @@ class InstructionSet:
     def planes(self) -> int:
         """Times that quantized activations are stored."""
         return 2 if self.magnitudes else 1
+
+    @property
+    def float_tiles(self) -> tuple[tuple[int, int], ...]:
+        """(weight rows, activation rows) of the float micro-kernel: one row is one stream of memory, the best for decode."""
+        return ((1, 1), self.many_rows_tile)
 
     @property
     def row_tiles(self) -> tuple[int, ...]:
@@ -52,25 +57,25 @@ class InstructionSet:
 INSTRUCTION_SETS = {
     "avx512vnni": InstructionSet(
         "avx512vnni", ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"), "", 128,
-        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), ((8, 1), (4, 6), (1, 1)), 12, 0,
+        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), (4, 6), 12, 0,
     ),
     "avxvnni": InstructionSet(
         "avxvnni", ("avxvnni", "avx2", "fma", "f16c"), "alderlake", 128,
-        ((1, 4), (1, 2), (1, 1)), ((4, 1), (2, 2), (1, 1)), 4, 4096,
+        ((1, 4), (1, 2), (1, 1)), (2, 2), 4, 4096,
     ),
     "avx2": InstructionSet(
         "avx2", ("avx2", "fma", "f16c"), "haswell", 0,
-        ((1, 4), (1, 2), (1, 1)), ((4, 1), (2, 2), (1, 1)), 4, 4096, magnitudes=True,
+        ((1, 4), (1, 2), (1, 1)), (2, 2), 4, 4096, magnitudes=True,
     ),
     "neon": InstructionSet(
         "neon", ("neon", "dotprod"), "", 0,
-        ((1, 4), (1, 2), (1, 1)), ((4, 1), (2, 2), (1, 1)), 4, 4096,
+        ((1, 4), (1, 2), (1, 1)), (2, 2), 4, 4096,
     ),
-    "plain": InstructionSet("plain", (), "x86-64", 0, ((1, 1),), ((2, 1), (1, 1)), 2, 0, has_blocks=False),
+    "plain": InstructionSet("plain", (), "x86-64", 0, ((1, 1),), (1, 1), 2, 0, has_blocks=False),
     # for tests on machines without AVX-512: its tiles and its unsigned weights, with products made byte by byte
     "emulated": InstructionSet(
         "emulated", ("fma", "f16c"), "", 128,
-        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), ((8, 1), (4, 6), (1, 1)), 12, 0,
+        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), (4, 6), 12, 0,
     ),
 }  # fmt: skip
 
