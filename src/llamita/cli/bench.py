@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """Measure MODEL: a file, a folder, a bundled model, or a shape of random weights (15M, 42M, 110M, 1.1B).
 
-    Without MODEL: the shapes 15M and 110M. Peers run the same weights in the same rounds; llamita is faster where the ratio is
+    Without MODEL: the bundled stories, 15M and 110M. Peers run the same weights in the same rounds; llamita is faster where the ratio is
     above 1.
 
     \b
@@ -83,7 +83,7 @@ def chosen(models: tuple[str, ...], dtypes: tuple[str, ...]) -> list[tuple[str |
     from llamita.language_model import find_model
 
     pairs: list[tuple[str | Path, str]] = []
-    for model in models or ("15M", "110M"):
+    for model in models or ("stories", "15M", "110M"):
         if model in PRESETS:
             pairs += [(model, dtype) for dtype in dtypes]
         else:
