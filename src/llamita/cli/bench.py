@@ -42,8 +42,8 @@ def command(
 ) -> None:
     """Measure MODEL: a file, a folder, a bundled model, or a shape of random weights (15M, 42M, 110M, 1.1B).
 
-    Without MODEL: the bundled stories, 15M and 110M. Peers run the same weights in the same rounds; llamita is faster where the ratio is
-    above 1.
+    Without MODEL: the bundled stories, 15M and 110M. Peers run the same weights in the same rounds; llamita is faster where the
+    ratio is above 1.
 
     \b
         llamita bench stories15M.bin
