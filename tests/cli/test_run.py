@@ -12,7 +12,7 @@ from llamita.language_model import load
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "data" / "reference" / "llama2c_run_outputs.json"
 CASES = json.loads(REFERENCE.read_text(encoding="utf-8"))["cases"] if REFERENCE.exists() else []
-FLOAT, INT8 = ([case for case in CASES if case["model"] == name] for name in ("stories260K", "stories260K_v2_q80_gs4"))
+INT8 = [case for case in CASES if case["model"] == "stories260K_v2_q80_gs4"]
 NEAR_TIE = 0.05  # of logits that spread over some 30
 FILES = {"stories260K": "stories260K.bin", "stories260K_v2_q80_gs4": "derived/stories260K_v2_q80_gs4.bin"}
 
@@ -31,20 +31,22 @@ def story_of(case: dict, folder: Path, capsys) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("case", [case for case in FLOAT if case["temperature"] == 0], ids=lambda case: case["prompt"])
-def test_a_greedy_story_is_llama2cs(case: dict, folder: Path, capsys):
+@pytest.mark.parametrize("case", [case for case in CASES if case["temperature"] == 0], ids=lambda case: case["prompt"])
+def test_a_greedy_story_is_llama2cs_in_float32_and_int8(case: dict, folder: Path, capsys):
     assert story_of(case, folder, capsys) == case["stdout"]
 
 
-def test_seeded_stories_are_llama2cs(folder: Path, capsys):
-    equal = [story_of(case, folder, capsys) == case["stdout"] for case in FLOAT if case["temperature"] > 0]
-    assert len(equal) == 4
-    assert sum(equal) >= 3, equal  # rounding may decide a draw
+@pytest.mark.skipif(not CASES, reason="the real files lie beside the developers' checkout only (../shared/data)")
+def test_18_of_the_20_reference_stories_are_llama2cs(folder: Path, capsys):
+    """Rounding decides two seeded int8 draws: even llama2.c's own builds differ there (docs/decisions.md)."""
+    equal = [story_of(case, folder, capsys) == case["stdout"] for case in CASES]
+    assert len(equal) == 20
+    assert sum(equal) >= 18, equal
 
 
 @pytest.mark.parametrize("case", [case for case in INT8 if case["temperature"] == 0], ids=lambda case: case["prompt"])
-def test_a_greedy_int8_story_leaves_llama2cs_at_near_ties_only(case: dict, folder: Path):
-    """One rounded activation decides between near equals: even llama2.c's own builds differ (docs/decisions.md)."""
+def test_every_token_of_a_greedy_int8_story_is_our_first_choice_or_a_near_tie(case: dict, folder: Path):
+    """The whole text at once, as prefill reads it."""
     with load(folder / FILES[case["model"]], folder / "tok512.bin") as model:
         ids = model.tokenizer.encode(case["stdout"].removesuffix("\n"), bos=True)
         n_prompt = len(model.tokenizer.encode(case["prompt"] or "", bos=True))

@@ -45,6 +45,7 @@ from llamita.simd.vectors import (
 ROW_TILES = current_isa().row_tiles
 OFFSET = current_isa().weight_offset
 PLANES = np.int64(current_isa().planes)
+SHORT_ROW = 128
 HAS_BLOCKS = current_isa().has_blocks
 
 
@@ -92,12 +93,21 @@ def embed_row(matrix, token, out):
 
 @kernel
 def normalize(x, n, norm, epsilon, out):
-    """out = x / sqrt(mean(x**2) + epsilon) * norm over n columns (arXiv:1910.07467)."""
-    squares = splat(np.float32(0.0))
-    for i in range(0, n, LANES):
-        v = load(x, i)
-        squares = fma(v, v, squares)
-    inverse = splat(np.float32(1.0) / np.sqrt(reduce_add(squares) / np.float32(n) + epsilon))
+    """out = x / sqrt(mean(x**2) + epsilon) * norm over n columns (arXiv:1910.07467).
+
+    A short row is summed one by one as in run.c: it costs nothing there, and tiny int8 models tell llama2.c's very text then.
+    """
+    total = np.float32(0.0)
+    if n <= SHORT_ROW:
+        for i in range(n):
+            total += get_f32(x, i) * get_f32(x, i)
+    else:
+        squares = splat(total)
+        for i in range(0, n, LANES):
+            v = load(x, i)
+            squares = fma(v, v, squares)
+        total = reduce_add(squares)
+    inverse = splat(np.float32(1.0) / np.sqrt(total / np.float32(n) + epsilon))
     for i in range(0, n, LANES):
         store(out, i, multiply(multiply(load(x, i), inverse), load(norm, i)))
 

@@ -163,9 +163,9 @@ bits_to_float = operation(types.float32, types.int64)(lambda b, x: b.bitcast(b.t
 
 @operation(f32x16, f32x16, f32x16)
 def silu_multiply(builder: Any, gate: Any, up: Any) -> Any:
-    """gate / (1 + exp(-gate)) * up (arXiv:2002.05202)"""
+    """gate * (1 / (1 + exp(-gate))) * up (arXiv:2002.05202), in run.c's order"""
     denominator = builder.fadd(emit_exp(builder, builder.fneg(gate)), constant(VF32, 1.0))
-    return builder.fmul(builder.fdiv(gate, denominator), up)
+    return builder.fmul(builder.fmul(gate, builder.fdiv(constant(VF32, 1.0), denominator)), up)
 
 
 @operation(f32x16, f32x16, types.int64)
