@@ -22,6 +22,7 @@ from llamita.engine.state import (
     JOB_PACK,
     JOB_READ,
     KEY,
+    MATRICES_PER_LAYER,
     OUTPUT,
     PAIR_FLOATS,
     PANELS_Q8,
@@ -103,6 +104,7 @@ class Engine:
         for name, value in sizes.items():
             self._state[name] = value
         self._buffer("meeting", LANES, np.int64)
+        self._buffer("tickets", 8 * (MATRICES_PER_LAYER * config.n_layers + 1), np.int64)
         self._buffer("signals", PARKED + 8 * (n + 1), np.int64)[PARKED::8] = 1  # all workers are parked
         for rank in range(n + 1):
             self._buffers["signals"][PARKED + 8 * rank + 1] = 0

@@ -3,7 +3,7 @@ sequences).
 
 All threads of the team run `forward` with their rank. Few rows: every thread does the row-wise work itself, redundantly
 (norm and
-quantization cost less than a barrier), and owns a slice of each matrix: 4 barriers a layer, 5 where heads do not divide
+quantization cost less than a barrier), and takes chunks of each matrix: 4 barriers a layer, 5 where heads do not divide
 among threads. Many rows: every thread owns rows through all matrices; only attention, split by heads, needs the others.
 A row's result does not depend on the rows beside it, to the last bit.
 """
@@ -31,10 +31,14 @@ from llamita.engine.state import (
     UP,
     VALUE,
 )
-from llamita.simd.atomics import barrier
+from llamita.simd.atomics import atomic_add, barrier
 from llamita.simd.kernel import kernel, piece
-from llamita.simd.memory import get_i64, load, store
+from llamita.simd.memory import get_i64, load, set_i64, store
 from llamita.simd.vectors import LANES, silu_multiply
+
+CHUNKS_PER_THREAD = (
+    4  # threads take chunks of a matrix in turn: memory serves them unequally, and the barrier waits for the last
+)
 
 
 @kernel
@@ -156,14 +160,43 @@ def attend_heads(state, layer, first_head, last_head, rank):
 
 
 @piece
+def chunk_of(n, n_threads):
+    """Panels that a thread takes at a time from a matrix of n: small enough that all end together."""
+    return max(n // (n_threads * CHUNKS_PER_THREAD), np.int64(1))
+
+
+@piece
+def take_chunk(state, which, chunk):
+    """The first panel of the next chunk of a matrix that nobody has taken."""
+    return atomic_add(state.tickets, 8 * which, chunk)
+
+
+@piece
+def multiply_shared(state, which, x, x_stride, quants, factors, corrections, out, out_stride, by_rows, n_rows):
+    """A whole matrix for this thread's own rows (by_rows), or whatever chunks of it the threads take in turn."""
+    matrix = matrix_at(state.matrices, which)
+    n = n_panels(matrix)
+    chunk = n if by_rows else chunk_of(n, state.n_threads)
+    first = np.int64(0) if by_rows else take_chunk(state, which, chunk)
+    while first < n:
+        last = min(first + chunk, n)
+        matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, first, last, n_rows)
+        first = last if by_rows else take_chunk(state, which, chunk)
+
+
+@piece
 def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, n_rows, part, n_parts):
     """hidden = silu(gate x) * (up x): some panels of both at a time, joined while they are in the first-level cache."""
     gate = matrix_at(state.matrices, layer * MATRICES_PER_LAYER + GATE)
     up = matrix_at(state.matrices, layer * MATRICES_PER_LAYER + UP)
-    first, last = share(n_panels(gate), part, n_parts)
+    n, which_gate = n_panels(gate), layer * MATRICES_PER_LAYER + GATE
+    by_rows = n_parts == 1
     step = max(PAIR_FLOATS // (2 * LANES * n_rows), np.int64(2))
-    while first < last:
-        panels = min(step, last - first)
+    if not by_rows:
+        step = min(step, chunk_of(n, state.n_threads))
+    first = np.int64(0) if by_rows else take_chunk(state, which_gate, step)
+    while first < n:
+        panels = min(step, n - first)
         stride = panels * LANES
         gates, ups = pairs - 4 * first * LANES, pairs + 4 * (n_rows * stride - first * LANES)  # matmul adds first * LANES
         for which in range(2):
@@ -175,7 +208,7 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
             for i in range(0, columns, LANES):
                 at = r * stride + i
                 store(target, i, silu_multiply(load(pairs, at), load(pairs, n_rows * stride + at)))
-        first += panels
+        first = first + panels if by_rows else take_chunk(state, which_gate, step)
 
 
 @piece
@@ -188,14 +221,17 @@ def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, cor
             source = x + 4 * (r - row) * stride
             for k in range(0, stride, LANES):
                 store(state.last, i * stride + k, load(source, k))
+    if rank == 0:
+        set_i64(state.tickets, 8 * state.n_layers * MATRICES_PER_LAYER, np.int64(0))
     barrier(state.meeting, state.n_threads)
     head = state.n_layers * MATRICES_PER_LAYER
     prepare_normed(
         state, state.last, state.n_wanted, 2 * state.n_layers, head, np.int64(1), normed, quants, factors, corrections
     )
-    matrix = matrix_at(state.matrices, head)
-    first, last = share(n_panels(matrix), rank, state.n_threads)
-    matmul(matrix, normed, stride, quants, factors, corrections, state.logits, state.logits_stride, first, last, state.n_wanted)
+    multiply_shared(
+        state, head, normed, stride, quants, factors, corrections, state.logits, state.logits_stride,
+        state.n_threads == 1, state.n_wanted,
+    )  # fmt: skip
 
 
 @kernel
@@ -241,37 +277,42 @@ def forward(state, rank):
             remember_rows(state, layer, first_head, last_head, row, row_end)
         attend_heads(state, layer, first_head, last_head, rank)
         output = matrix_at(state.matrices, first + OUTPUT)
-        first_panel, last_panel = share(n_panels(output), part, n_parts)
-        fetch_early(output, first_panel)
+        fetch_early(output, rank * chunk_of(n_panels(output), n_threads))
         barrier(meeting, n_threads)
 
         attended, projected = state.attended + 4 * row * state.query_stride, state.projected + 4 * row * stride
         prepare(state, attended, state.query_stride, mine, query_width, first + OUTPUT, quants, factors, corrections)
-        matmul(
-            output, attended, state.query_stride, quants, factors, corrections, projected, stride, first_panel, last_panel, mine
+        multiply_shared(
+            state, first + OUTPUT, attended, state.query_stride, quants, factors, corrections, projected, stride, by_rows, mine
         )
         if not by_rows:
             gate = matrix_at(state.matrices, first + GATE)
-            fetch_early(gate, share(n_panels(gate), part, n_parts)[0])
+            fetch_early(gate, rank * chunk_of(n_panels(gate), n_threads))
             barrier(meeting, n_threads)
+            if rank == 0:
+                set_i64(state.tickets, 8 * (first + OUTPUT), np.int64(0))
 
         add_rows(x, projected, mine * stride)
         prepare_normed(state, x, mine, 2 * layer + 1, first + GATE, np.int64(2), normed, quants, factors, corrections)
         gated_units(state, layer, normed, quants, factors, corrections, pairs, row, mine, part, n_parts)
         down = matrix_at(state.matrices, first + DOWN)
         if not by_rows:
-            fetch_early(down, first_panel)
+            fetch_early(down, rank * chunk_of(n_panels(down), n_threads))
             barrier(meeting, n_threads)
+            if rank == 0:
+                set_i64(state.tickets, 8 * (first + GATE), np.int64(0))
 
         hidden = state.hidden + 4 * row * state.hidden_stride
         prepare(state, hidden, state.hidden_stride, mine, state.mlp_width, first + DOWN, quants, factors, corrections)
-        matmul(
-            down, hidden, state.hidden_stride, quants, factors, corrections, projected, stride, first_panel, last_panel, mine
+        multiply_shared(
+            state, first + DOWN, hidden, state.hidden_stride, quants, factors, corrections, projected, stride, by_rows, mine
         )
         if not by_rows:
             following = matrix_at(state.matrices, first + MATRICES_PER_LAYER)  # the next layer's queries, or the classifier
             fetch_early(following, share(n_panels(following), part, n_parts)[0])
             barrier(meeting, n_threads)
+            if rank == 0:
+                set_i64(state.tickets, 8 * (first + DOWN), np.int64(0))
         add_rows(x, projected, mine * stride)
     if state.n_wanted > 0:
         classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, corrections)

@@ -53,7 +53,7 @@ STATE = _record(
     "x x_private normed normed_private quants quants_private factors corrections factors_private pairs pairs_private "
     "tile_queries tile_heads tile_private scores scores_private probabilities candidates candidate_ids "
     # the team: meeting = barrier memory, signals = see work.py
-    "n_threads meeting signals long_waits "
+    "n_threads meeting signals long_waits tickets "
     # the job
     "job published n_rows ids row_slots row_positions n_spans spans n_wanted wanted "
     "sample samplers n_steps steps_done go_on results stop_ids n_stop_ids "
