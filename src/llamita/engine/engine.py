@@ -18,19 +18,21 @@ from llamita.engine.memory import address_of, aligned
 from llamita.engine.sampling import Sampling
 from llamita.engine.sequence import Sequence
 from llamita.engine.state import (
+    GATE,
     JOB_FORWARD,
     JOB_PACK,
     JOB_READ,
-    KEY,
     MATRICES_PER_LAYER,
-    OUTPUT,
     PAIR_FLOATS,
     PANELS_Q8,
     PARKED,
+    QUERY,
     SAMPLER,
     SPAN_FIELDS,
     STATE,
     STOP,
+    UP,
+    VALUE,
 )
 from llamita.engine.team import Team, default_threads
 from llamita.engine.weights import Weights, padded
@@ -166,8 +168,8 @@ class Engine:
         """(most bytes, most groups) of a quantized row; checks that matrices with one input want it in the same groups."""
         longest, most_groups = 1, 1
         for layer in range(self.config.n_layers):
-            table = self.weights.table[7 * layer : 7 * layer + 7]
-            for fused in (table[: KEY + 2], table[OUTPUT + 1 : OUTPUT + 3]):
+            table = self.weights.table[MATRICES_PER_LAYER * layer :][:MATRICES_PER_LAYER]
+            for fused in (table[QUERY : VALUE + 1], table[GATE : UP + 1]):
                 groups = {int(m["group"]) for m in fused if m["kind"] == PANELS_Q8}
                 if len(groups) > 1:
                     raise SettingError(

@@ -29,11 +29,6 @@ def atomic_load(builder: Any, address: Any, index: Any) -> Any:
     return builder.load_atomic(_pointer(builder, address, index), "seq_cst", 8)
 
 
-@operation(types.void, _i64, _i64, _i64)
-def atomic_store(builder: Any, address: Any, index: Any, value: Any) -> Any:
-    return builder.store_atomic(value, _pointer(builder, address, index), "seq_cst", 8)
-
-
 @operation(_i64, _i64, _i64, _i64)
 def atomic_exchange(builder: Any, address: Any, index: Any, value: Any) -> Any:
     """Store a value and return the one before."""

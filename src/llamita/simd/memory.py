@@ -98,12 +98,6 @@ load_f16 = operation(f32x16, _i64, _i64)(lambda b, a, i: emit_load_f16(b, emit_p
 load_bf16 = operation(f32x16, _i64, _i64)(lambda b, a, i: emit_load_bf16(b, emit_pointer(b, a, i, I16, VI16)))
 
 
-@operation(f32x16, _i64, _i64)
-def load_i8(builder: Any, address: Any, index: Any) -> Any:
-    """16 int8 numbers as float32."""
-    return builder.sitofp(builder.sext(_loader(I8, VI8, 1)(builder, address, index), VI32), VF32)
-
-
 @operation(_f32, _i64, _i64)
 def get_f16(builder: Any, address: Any, index: Any) -> Any:
     """One float16 number as float32."""

@@ -158,7 +158,6 @@ reduce_max = operation(types.float32, f32x16)(
 )
 # lanes 1 0 3 2 5 4 ...: the partner of each lane in a rotation
 swap_pairs = operation(f32x16, f32x16)(lambda b, x: b.shuffle_vector(x, x, constant(VI32, [lane ^ 1 for lane in range(LANES)])))
-bits_to_float = operation(types.float32, types.int64)(lambda b, x: b.bitcast(b.trunc(x, I32), F32))
 
 
 @operation(f32x16, f32x16, f32x16)
