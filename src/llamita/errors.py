@@ -31,6 +31,10 @@ class TokenizerError(LlamitaError):
     """A text or an id that the tokenizer cannot hold."""
 
 
+class DataError(LlamitaError):
+    """Text that cannot be read, or a folder of token shards that is not what it claims to be."""
+
+
 class SettingError(LlamitaError):
     """A setting outside its range, such as a negative temperature, or a prompt longer than the context."""
 

@@ -9,8 +9,8 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from llamita.errors import ModelFileError, SettingError
+from llamita.files import atomic_file, read_file
 from llamita.formats import llama2c, llama2c_writer
-from llamita.formats.files import atomic_file, read_file
 from llamita.model import Model, check_tokenizer_fits
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.llama2c import parse_tokenizer_bin, serialize_tokenizer_bin

@@ -14,7 +14,7 @@ import numpy as np
 
 from llamita.config import LIMITS, ModelConfig
 from llamita.errors import ModelFileError
-from llamita.formats.files import map_file
+from llamita.files import map_file
 from llamita.model import Model
 from llamita.quant import Tensor
 

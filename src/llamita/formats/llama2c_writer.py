@@ -12,7 +12,7 @@ import numpy as np
 
 from llamita.config import ModelConfig
 from llamita.errors import ModelFileError
-from llamita.formats.files import atomic_file
+from llamita.files import atomic_file
 from llamita.formats.llama2c import HEADER_BYTES, HEADER_FIELDS, MAGIC, ROPE_TABLES, Place, largest_group, layout
 from llamita.model import Model
 from llamita.quant import convert

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from llamita.errors import ModelFileError
-from llamita.formats.files import atomic_file, map_file, read_file
+from llamita.files import atomic_file, map_file, read_file
 
 OPENERS = [map_file, lambda path: read_file(path, 100)]
 

@@ -1,0 +1,109 @@
+"""Files on disk, before any format: open a regular file safely, map it read-only, write one that is either whole or absent.
+
+Stands under every reader and writer of formats/, data/ and train/. It knows no layout: only that a path may be missing, a
+folder, a pipe, empty or unreadable, and that a process or a disk may stop in the middle of a write. Each such case is one
+ModelFileError line.
+"""
+
+import mmap
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from llamita.errors import ModelFileError
+
+# A pipe put in place of the file after the check must not block the open; Windows has neither pipes there nor text-free opens.
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
+    """Map a regular file read-only, its pages read when they are touched; raise ModelFileError where that cannot be done."""
+    descriptor = _open_regular(path)
+    try:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise ModelFileError(path, "file", error, "a file that can be mapped") from None
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
+    """Read a regular file of at most limit_bytes into memory; raise ModelFileError otherwise."""
+    try:
+        with os.fdopen(_open_regular(path), "rb") as file:
+            n_bytes = os.fstat(file.fileno()).st_size
+            if n_bytes > limit_bytes:
+                raise ModelFileError(path, "file size", f"{n_bytes} bytes", f"at most {limit_bytes}")
+            return file.read(limit_bytes)
+    except OSError as error:
+        raise ModelFileError(path, "file", error.strerror, "a readable file") from None
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for writing that gets its name only when the block ends without an error and the bytes are on the disk.
+
+    Whoever has the old file mapped keeps the old content. Raises ModelFileError where the file cannot be written.
+    """
+    target = Path(os.path.realpath(path))  # through a symbolic link, as open() would write
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        if target.exists() and not target.is_file():
+            raise ModelFileError(path, "file", _kind(target.stat().st_mode), "a regular file or a new name")
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise ModelFileError(path, "writing", error.strerror or error, "a folder with room where you may write") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _open_regular(path: str | os.PathLike[str]) -> int:
+    """The descriptor of a non-empty regular file, which the caller closes."""
+    try:
+        _check_regular(path, Path(path).stat())  # before the open: opening a device may act on it
+        descriptor = os.open(path, _OPEN_FLAGS)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelFileError(path, "file", reason, "a readable file") from None
+    try:
+        _check_regular(path, os.fstat(descriptor))
+    except ModelFileError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(path: str | os.PathLike[str], status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelFileError(path, "file", _kind(status.st_mode), "a regular file")
+    if status.st_size == 0:
+        raise ModelFileError(path, "file size", "0 bytes", "a file with content", "was a download or a copy interrupted?")
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the new name itself on the disk; Windows cannot open a folder and needs no such call."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
