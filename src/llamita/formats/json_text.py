@@ -1,0 +1,49 @@
+"""JSON from untrusted files: an object or a ModelFileError of one line, whatever the bytes are.
+
+Stands under the readers of safetensors headers and of the config.json kind. Stricter than Python's json: UTF-8 only, no name
+twice, no NaN, no nesting that exhausts the stack. Knows no field of any format.
+"""
+
+import json
+from collections.abc import Iterable
+from os import PathLike
+
+from llamita.errors import ModelFileError
+
+_SHOWN_CHARACTERS = 80
+
+
+class _JsonError(ValueError):
+    """JSON that Python's reader would accept and we do not."""
+
+
+def parse_object(data: bytes, path: str | PathLike[str], field: str = "content") -> dict[str, object]:
+    """Parse the bytes of one JSON object; path and field are for messages. Raises ModelFileError for anything else."""
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ModelFileError(path, field, "brackets nested too deeply", "JSON") from None
+    except ValueError as error:  # of JSON, of UTF-8, or of an integer with thousands of digits
+        raise ModelFileError(path, field, shown(error), "JSON in UTF-8") from None
+    if not isinstance(value, dict):
+        raise ModelFileError(path, field, shown(value), "a JSON object")
+    return value
+
+
+def shown(value: object) -> str:
+    """A value from a file as it may stand in a message: short, however long it is."""
+    text = str(value) if isinstance(value, str | Exception) else repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _unique(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name, value in pairs:
+        if name in values:
+            raise _JsonError(f"the name {shown(name)} twice")
+        values[name] = value
+    return values
+
+
+def _refuse_constant(name: str) -> object:
+    raise _JsonError(f"the number {name}")
