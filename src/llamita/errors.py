@@ -39,6 +39,10 @@ class SettingError(LlamitaError):
     """A setting outside its range, such as a negative temperature, or a prompt longer than the context."""
 
 
+class TrainingError(LlamitaError):
+    """A training run that cannot go on: its loss is no number, or nothing can be saved."""
+
+
 def one_line(text: str) -> str:
     """Escape line ends and other control characters, which may come from a hostile file."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

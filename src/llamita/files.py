@@ -59,7 +59,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise ModelFileError(path, "writing", error.strerror or error, "a folder with room where you may write") from None
     finally:
@@ -98,7 +98,7 @@ def _kind(mode: int) -> str:
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Put the new name itself on the disk; Windows cannot open a folder and needs no such call."""
     if os.name != "posix":
         return

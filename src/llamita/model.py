@@ -93,6 +93,16 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def rope_angles(theta: float, head_size: int, n_positions: int) -> np.ndarray:
+    """Angles by which RoPE (arXiv:2104.09864) turns each pair of a head: float64 (n_positions, K / 2).
+
+    angle(position, pair) = position * theta ** (-2 pair / head_size), rounded to float32 as in the code that Llamas were
+    trained with (and in run.c): at position 1000 that moves an angle by 3e-5, more than all other roundings.
+    """
+    frequencies = np.float32(1) / np.float32(theta) ** (np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size))
+    return (np.arange(n_positions, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+
+
 def random_model(config: ModelConfig, dtype: str = "f32", group: int = 64, seed: int = 0) -> Model:
     """A model of random weights that keep activations near 1: for tests and benchmarks. Matrices in `dtype`, norms float32."""
     rng = np.random.default_rng(seed)

@@ -37,7 +37,7 @@ from llamita.engine.state import (
 from llamita.engine.team import Team, default_threads
 from llamita.engine.weights import Weights, padded
 from llamita.errors import SettingError
-from llamita.model import Model
+from llamita.model import Model, rope_angles
 from llamita.simd.isa import INSTRUCTION_SETS, LANES, detect_isa
 
 LOGIT_ROWS = 32  # rows of logits held at once when logits of a whole text are asked for
@@ -331,13 +331,8 @@ def _checked(name: str, value: int | None, default: int, most: int) -> int:
 
 
 def rotary_tables(theta: float, head_size: int, n_positions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tables of RoPE (arXiv:2104.09864) float32 [n_positions * padded head]: cos cos and -sin sin of each pair's angle.
-
-    angle(position, pair) = position * theta ** (-2 pair / head_size), rounded to float32 as in the code that Llamas were
-    trained with (and in run.c): at position 1000 that moves an angle by 3e-5, more than all other roundings.
-    """
-    frequencies = np.float32(1) / np.float32(theta) ** (np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size))
-    angles = (np.arange(n_positions, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+    """Tables of RoPE float32 [n_positions * padded head]: cos cos and -sin sin of each pair's angle."""
+    angles = rope_angles(theta, head_size, n_positions)
     cosines = aligned(n_positions * padded(head_size), np.float32).reshape(n_positions, -1)
     sines = aligned(n_positions * padded(head_size), np.float32).reshape(n_positions, -1)
     cosines[:, :head_size] = np.repeat(np.cos(angles), 2, axis=1)

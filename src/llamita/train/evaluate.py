@@ -1,0 +1,51 @@
+"""How well a network foretells text that it was not trained on: mean cross entropy, and bits per byte.
+
+Bits per byte do not depend on the vocabulary, so models with different tokenizers can be compared by them.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from llamita.data.shards import TokenStream
+from llamita.train.network import Llama, document_starts_of
+from llamita.train.update import autocast
+from llamita.train.world import World
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A measurement on the validation text."""
+
+    loss: float  # nats per token
+    bits_per_byte: float
+
+
+@torch.no_grad()
+def evaluate(
+    network: Llama, stream: TokenStream, n_tokens: int, batch: int, dtype: str, world: World, bos_id: int | None = None
+) -> Validation:
+    """Measure the network on up to n_tokens of the stream, in windows of one context side by side, spread evenly over it.
+
+    A stream shorter than a context is one short window. bos_id: where documents are masked from each other. All ranks take part.
+    """
+    context = min(network.config.context, stream.n_tokens - 1)
+    n_all = (stream.n_tokens - 1) // context
+    n_windows = max(1, min(n_tokens // context, n_all))
+    starts = np.arange(n_windows) * n_all // n_windows * context
+    own = starts[world.rank :: world.n_ranks]
+    n_rounds = -(-(-(-n_windows // world.n_ranks)) // batch)  # as many on every rank: under FSDP each forward pass is a meeting
+    total = torch.zeros((), device=world.device)
+    network.eval()
+    for i in range(n_rounds):
+        part = own[i * batch : (i + 1) * batch]
+        tokens = stream.windows(part if len(part) else starts[:1], context + 1)
+        ids, targets = (torch.from_numpy(array).to(world.device) for array in (tokens[:, :-1], tokens[:, 1:]))
+        with autocast(dtype, world.device):
+            loss = network(ids, targets, None if bos_id is None else document_starts_of(ids, bos_id))
+        total += loss * len(part)
+    network.train()
+    loss = float(world.sum(total)) / n_windows
+    return Validation(loss, loss / math.log(2) * stream.n_tokens / stream.n_bytes)

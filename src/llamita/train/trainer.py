@@ -1,0 +1,216 @@
+"""The training loop: update after update, and between them measuring, telling, saving and stopping.
+
+All that a step computes is in update.py, all that lies on the disk in checkpoint.py; this file decides when. Every rank runs it in
+the same order; the first one alone writes and talks.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from llamita.data.shards import Dataset
+from llamita.errors import LlamitaError, TrainingError
+from llamita.formats import huggingface
+from llamita.model import Model
+from llamita.quant import Tensor
+from llamita.train import checkpoint
+from llamita.train.batches import Batches
+from llamita.train.checkpoint import RunState
+from llamita.train.config import Recipe
+from llamita.train.evaluate import Validation, evaluate
+from llamita.train.network import Llama, build_network
+from llamita.train.recorder import Recorder, SilentRecorder, StepRecord, ValidationRecord
+from llamita.train.signals import StopWish
+from llamita.train.update import Updater, UpdateResult
+from llamita.train.world import World
+
+CHECKPOINTS = "checkpoints"
+MOST_SKIPPED_IN_A_ROW = 20
+RETRY_SECONDS = 30.0  # after a checkpoint that could not be written
+LAST_RETRIES = 20  # when only the end is left to wait for
+
+Tell = Callable[[Model], list[tuple[str, str]]]  # a model -> prompts and what it told
+
+
+class Trainer:
+    """One run: a recipe, its tokens, the folder it leaves and the ranks that work on it."""
+
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, folder: Path, world: World, recorder: Recorder | SilentRecorder,
+        start: tuple[Path, RunState] | None = None, tell: Tell | None = None,
+    ) -> None:  # fmt: skip
+        """Build the network, fresh or from the checkpoint `start`. Raises LlamitaError where the parts do not fit each other."""
+        self.recipe, self.config, self.dataset, self.folder = recipe, recipe.training, dataset, folder
+        self.world, self.recorder, self.tell = world, recorder, tell
+        self.step, self.n_skipped, self._skipped_in_a_row = 0, 0, 0
+        self._retry_at: float | None = None
+        network = build_network(recipe.model, self.config.dropout, self.config.seed)
+        if start is not None:
+            load_weights(network, huggingface.read(start[0]))
+        batches = Batches(dataset.train, recipe.model.context, self.config.sequences_per_update, self.config.seed)
+        self.updater = Updater(recipe, network, batches, world, dataset.manifest.bos_id)
+        if start is not None:
+            self._restore(*start)
+
+    def _restore(self, path: Path, state: RunState) -> None:
+        self.step, self.n_skipped = state.step, state.n_skipped
+        saved = checkpoint.read_optimizer(path)
+        self.updater.optimizers.restore({name: torch.from_numpy(array.copy()) for name, array in saved.items()})
+        if self.updater.scaler is not None:
+            self.updater.scaler.load_state_dict(state.scaler)
+
+    def run(self) -> int | None:
+        """Train to the last step or to a signal, whose number is returned; every way out but an error leaves a checkpoint.
+
+        Raises TrainingError when loss or gradients are not finite and the recipe says stop, or nothing could be saved.
+        """
+        self._warm_up()
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # a collection in the middle of a step costs up to half a second
+        try:
+            with StopWish() as wish:
+                while self.step < self.config.n_steps:
+                    self._one_step()
+                    if self.world.any(wish.signal_number is not None):
+                        self._save_at_the_end(None)
+                        return wish.signal_number
+            return None
+        finally:
+            gc.enable()
+            gc.unfreeze()
+
+    def _warm_up(self) -> None:
+        """Compile, where the recipe says so; a machine without a compiler trains all the same, more slowly."""
+        if self.config.compile:
+            self.recorder.note("compiling the network")
+            self.updater.compile()
+        try:
+            self.updater.warm_up()
+        except Exception as error:
+            if not self.config.compile or isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).strip().splitlines()[0][:200]
+            self.recorder.note(f"torch.compile failed ({type(error).__name__}: {reason}); training goes on without it")
+            self.updater.forget_compilation()
+            self.updater.warm_up()
+
+    def _one_step(self) -> None:
+        result = self.updater.run(self.step)
+        self._look_at(result)
+        self.step += 1
+        n_tokens = self.config.sequences_per_update * self.recipe.model.context
+        self.recorder.step(
+            StepRecord(
+                self.step, result.loss, result.learning_rate, result.gradient_norm, n_tokens, result.seconds, result.data_seconds
+            )
+        )
+        self._between_steps()
+
+    def _look_at(self, result: UpdateResult) -> None:
+        """Stop or go on after an update that was not made."""
+        if result.finite:
+            self._skipped_in_a_row = 0
+            return
+        self.n_skipped += 1
+        self._skipped_in_a_row += 1
+        what = f"step {self.step + 1}: loss {result.loss}, gradient {result.gradient_norm}"
+        if self.config.on_nonfinite == "stop" or self._skipped_in_a_row > MOST_SKIPPED_IN_A_ROW:
+            raise TrainingError(
+                f"{what}: not finite; checkpoints up to the last save are in {self.folder / CHECKPOINTS}. Try a lower "
+                f"--learning-rate than {self.config.learning_rate:g}, or --on-nonfinite skip"
+            )
+        self.recorder.note(f"{what}: not finite, update skipped")
+
+    def _between_steps(self) -> None:
+        """Measure, tell and save where the recipe says so."""
+        config, last = self.config, self.step == self.config.n_steps
+        saves = last or self.step % config.save_every == 0
+        validation = None
+        if saves or self.step % config.eval_every == 0:
+            validation = self._measure()
+        if config.sample_every and (last or self.step % config.sample_every == 0):
+            self._tell()
+        if last:
+            self._save_at_the_end(validation)
+        elif saves or self.world.any(self._retry_at is not None and time.monotonic() >= self._retry_at):
+            self._save(validation)
+
+    def _measure(self) -> Validation:
+        mask_by = self.dataset.manifest.bos_id if self.config.document_mask else None
+        batch, dtype = self.updater.batch, self.config.dtype
+        network, stream = self.updater.network, self.dataset.validation
+        validation = evaluate(network, stream, self.config.eval_tokens, batch, dtype, self.world, mask_by)
+        self.recorder.validation(ValidationRecord(self.step, validation.loss, validation.bits_per_byte))
+        gc.collect()
+        return validation
+
+    def _tell(self) -> None:
+        model = self._model()
+        if self.world.is_first and self.tell is not None:
+            for prompt, text in self.tell(model):
+                self.recorder.sample(self.step, prompt, text)
+
+    def _model(self) -> Model:
+        """The network as a Model: its own memory on a CPU, copies elsewhere. Every rank has to ask."""
+        tensors = {name: Tensor.from_array(whole(p).numpy()) for name, p in self.updater.network.named_parameters()}
+        return Model(self.recipe.model, tensors, name=f"step {self.step}", source_format="training")
+
+    def _save(self, validation: Validation | None) -> bool:
+        """Write a checkpoint and publish the best; return whether that worked on the first rank, which alone can fail."""
+        model, optimizer = self._model(), self.updater.optimizers.state()
+        self._retry_at = None
+        if self.world.is_first:
+            state = run_state(self.recipe, self.dataset, self.world, self.step)
+            values = asdict(state) | {
+                "validation_loss": validation and validation.loss,
+                "n_skipped": self.n_skipped,
+                "scaler": {} if self.updater.scaler is None else self.updater.scaler.state_dict(),
+            }
+            try:
+                arrays = {name: whole(value).numpy() for name, value in optimizer.items()}
+                self._write(RunState(**values), model, arrays)
+            except (OSError, LlamitaError) as error:
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+                self.recorder.note(f"checkpoint of step {self.step}: {error}; the run goes on and tries again")
+        return not self.world.any(self._retry_at is not None)
+
+    def _write(self, state: RunState, model: Model, optimizer: dict) -> None:
+        folder = self.folder / CHECKPOINTS
+        written = checkpoint.save(folder, state, model, self.dataset.folder, optimizer)
+        best = checkpoint.best_of(folder)
+        if best is None or best[1] == state.step:
+            checkpoint.publish(written, self.folder)
+        checkpoint.prune(folder, self.config.keep, best[1] if best else None)
+
+    def _save_at_the_end(self, validation: Validation | None) -> None:
+        """Save, and wait for room on the disk where there is none; raise TrainingError when none comes."""
+        for _ in range(LAST_RETRIES):
+            if self._save(validation):
+                return
+            time.sleep(RETRY_SECONDS)
+        raise TrainingError(f"{self.folder}: no checkpoint could be written for {LAST_RETRIES * RETRY_SECONDS:.0f} seconds")
+
+
+def run_state(recipe: Recipe, dataset: Dataset, world: World, step: int) -> RunState:
+    """The state of a run as this process would write it."""
+    threads = torch.get_num_threads()
+    return RunState(step, recipe.to_dict(), dataset.fingerprint, world.n_ranks, threads, world.device.type)
+
+
+def load_weights(network: Llama, model: Model) -> None:
+    """Copy the weights of a float32 model into a network of the same config."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(torch.from_numpy(model.tensors[name].dequantize().copy()))
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor on the CPU, collected from all ranks where they share it out; without a copy where that can be."""
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
