@@ -53,6 +53,7 @@ ONLY_HOMES = {
     "torch": {"train"},
     "tensorboard": {"train"},
     "matplotlib": {"train"},
+    "wandb": {"train"},
     "numba": {"engine", "simd", "train"},
     "llvmlite": {"engine", "simd", "train"},
     "fastapi": {"serve"},
