@@ -22,6 +22,7 @@ class InstructionSet:
         accumulators as the registers hold. many_rows_tile: (weight rows, activation rows) of the float one in prefill.
     query_tile: queries that attention handles at once in prefill. prefetch_bytes: how far ahead decode asks for weights.
     magnitudes: activations are stored a second time without signs, because vpmaddubsw multiplies unsigned by signed.
+    product_rows: rows of the float32 matrix product of train's attention, each of 16 sums.
     needs: names of LLVM's processor features. cpu_name: what LLVM compiles for when this path is forced ("" = the host).
     """
 
@@ -34,6 +35,7 @@ class InstructionSet:
     query_tile: int
     prefetch_bytes: int
     magnitudes: bool = False
+    product_rows: int = 6
     has_blocks: bool = True  # else only the micro-kernel for any group, which needs no float16 of the processor
 
     @property
@@ -57,7 +59,7 @@ class InstructionSet:
 INSTRUCTION_SETS = {
     "avx512vnni": InstructionSet(
         "avx512vnni", ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"), "", 128,
-        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), (4, 6), 12, 0,
+        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), (4, 6), 12, 0, product_rows=8,
     ),
     "avxvnni": InstructionSet(
         "avxvnni", ("avxvnni", "avx2", "fma", "f16c"), "alderlake", 128,
@@ -71,11 +73,11 @@ INSTRUCTION_SETS = {
         "neon", ("neon", "dotprod"), "", 0,
         ((1, 4), (1, 2), (1, 1)), (2, 2), 4, 4096,
     ),
-    "plain": InstructionSet("plain", (), "x86-64", 0, ((1, 1),), (1, 1), 2, 0, has_blocks=False),
+    "plain": InstructionSet("plain", (), "x86-64", 0, ((1, 1),), (1, 1), 2, 0, product_rows=2, has_blocks=False),
     # for tests on machines without AVX-512: its tiles and its unsigned weights, with products made byte by byte
     "emulated": InstructionSet(
         "emulated", ("fma", "f16c"), "", 128,
-        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), (4, 6), 12, 0,
+        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), (4, 6), 12, 0, product_rows=8,
     ),
 }  # fmt: skip
 

@@ -28,6 +28,7 @@ from llamita.simd.vectors import (
     call,
     constant,
     emit_lane_mask,
+    emit_splat,
     f32x16,
     i32x16,
     operation,
@@ -96,6 +97,78 @@ def emit_load_bf16(builder: Any, pointer: Any) -> Any:
 
 load_f16 = operation(f32x16, _i64, _i64)(lambda b, a, i: emit_load_f16(b, emit_pointer(b, a, i, I16, VF16)))
 load_bf16 = operation(f32x16, _i64, _i64)(lambda b, a, i: emit_load_bf16(b, emit_pointer(b, a, i, I16, VI16)))
+
+
+def emit_narrow_bf16(builder: Any, x: Any) -> Any:
+    """The bits (int16) of 16 float32 numbers as bfloat16, rounded half to even."""
+    bits = builder.bitcast(x, VI32)
+    is_odd = builder.and_(builder.lshr(bits, constant(VI32, 16)), constant(VI32, 1))
+    rounded = builder.lshr(builder.add(builder.add(bits, is_odd), constant(VI32, 0x7FFF)), constant(VI32, 16))
+    is_number = builder.fcmp_ordered("ord", x, x)  # rounding would carry some bits of "not a number" into the sign
+    return builder.trunc(builder.select(is_number, rounded, constant(VI32, 0x7FC0)), VI16)
+
+
+def emit_low_half(builder: Any, x: Any) -> Any:
+    """Lanes 0 to 7 of a vector of 16."""
+    return builder.shuffle_vector(x, x, constant(ir.VectorType(I32, LANES // 2), list(range(LANES // 2))))
+
+
+def emit_load_half(builder: Any, pointer: Any, align: int) -> Any:
+    """A vector of 16 lanes from a pointer to 8 elements; the upper lanes are 0."""
+    half = emit_load(builder, pointer, align)
+    return builder.shuffle_vector(half, constant(half.type, 0), constant(VI32, list(range(LANES))))
+
+
+_HALF_F32, _HALF_I16 = ir.VectorType(F32, LANES // 2), ir.VectorType(I16, LANES // 2)
+
+
+@operation(f32x16, _i64, _i64)
+def load_8(builder: Any, address: Any, index: Any) -> Any:
+    """8 float32 numbers in lanes 0 to 7, zeros behind; reads nothing more."""
+    return emit_load_half(builder, emit_pointer(builder, address, index, F32, _HALF_F32), 4)
+
+
+@operation(f32x16, _i64, _i64)
+def load_bf16_8(builder: Any, address: Any, index: Any) -> Any:
+    """8 bfloat16 numbers in lanes 0 to 7, zeros behind; reads nothing more."""
+    bits = builder.zext(emit_load_half(builder, emit_pointer(builder, address, index, I16, _HALF_I16), 2), VI32)
+    return builder.bitcast(builder.shl(bits, constant(VI32, 16)), VF32)
+
+
+store_8 = operation(types.void, _i64, _i64, f32x16)(
+    lambda b, a, i, x: _storer(F32, _HALF_F32, 4)(b, a, i, emit_low_half(b, x))
+)
+store_bf16 = operation(types.void, _i64, _i64, f32x16)(
+    lambda b, a, i, x: _storer(I16, VI16, 2)(b, a, i, emit_narrow_bf16(b, x))
+)
+store_bf16_8 = operation(types.void, _i64, _i64, f32x16)(
+    lambda b, a, i, x: _storer(I16, _HALF_I16, 2)(b, a, i, emit_low_half(b, emit_narrow_bf16(b, x)))
+)
+load_i32 = operation(i32x16, _i64, _i64)(_loader(I32, VI32, 4))
+
+
+@operation(_f32, _i64, _i64)
+def get_bf16(builder: Any, address: Any, index: Any) -> Any:
+    """One bfloat16 number as float32."""
+    bits = builder.zext(_loader(I16, I16, 2)(builder, address, index), I32)
+    return builder.bitcast(builder.shl(bits, I32(16)), F32)
+
+
+@operation(types.void, _i64, _i64, _f32)
+def set_bf16(builder: Any, address: Any, index: Any, x: Any) -> Any:
+    """Store float32 as bfloat16, rounded half to even."""
+    narrow = emit_narrow_bf16(builder, emit_splat(builder, x, VF32))
+    return _storer(I16, I16, 2)(builder, address, index, builder.extract_element(narrow, I32(0)))
+
+
+@operation(f32x16, _i64, _i64, _i64)
+def load_pairs(builder: Any, address: Any, index: Any, n_pairs: Any) -> Any:
+    """n_pairs (at most 8) float32 numbers, each in both lanes of a pair; zeros behind; reads nothing more."""
+    numbers = constant(ir.VectorType(I32, LANES // 2), list(range(LANES // 2)))
+    mask = builder.icmp_signed("<", numbers, emit_splat(builder, builder.trunc(n_pairs, I32), numbers.type))
+    pointer, zero = emit_pointer(builder, address, index, F32, _HALF_F32), constant(_HALF_F32, 0.0)
+    half = call(builder, "llvm.masked.load.v8f32.p0", _HALF_F32, pointer, I32(4), mask, zero)
+    return builder.shuffle_vector(half, zero, constant(VI32, [lane // 2 for lane in range(LANES)]))
 
 
 @operation(_f32, _i64, _i64)

@@ -85,7 +85,7 @@ def emit_fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c. Without the instruction LLVM would call fmaf for every lane: there, two roundings are better."""
     if current_isa().name == "plain":
         return builder.fadd(builder.fmul(a, b), c)
-    return call(builder, "llvm.fma.v16f32", VF32, a, b, c)
+    return call(builder, f"llvm.fma.v{a.type.count}f32", a.type, a, b, c)
 
 
 def emit_round(builder: Any, x: Any) -> Any:
@@ -115,6 +115,28 @@ def emit_exp(builder: Any, x: Any) -> Any:
     value = builder.fadd(emit_fma(builder, value, builder.fmul(r, r), r), constant(VF32, 1.0))
     exponent = builder.shl(builder.add(builder.fptosi(whole, VI32), constant(VI32, 127)), constant(VI32, 23))
     value = builder.fmul(value, builder.bitcast(exponent, VF32))
+    return builder.select(in_range, value, constant(VF32, 0.0))
+
+
+# 2**r = 1 + r * polynomial(r) for |r| <= 1/2, from the Cephes library's exp2f
+_EXP2_TERMS = (1.339887440266574e-3, 9.618437357674640e-3, 5.550332471162809e-2, 2.402264791363012e-1, 6.931472028550421e-1)
+
+
+def emit_exp2(builder: Any, x: Any) -> Any:
+    """2**x for x < 128, right to about one unit in the last place; below -126, and of no number, it gives 0.
+
+    A third fewer instructions than emit_exp: adding 1.5 * 2**23 rounds x and leaves the whole number in the lowest bits.
+    """
+    in_range = builder.fcmp_ordered(">", x, constant(VF32, -126.0))
+    x = builder.select(in_range, x, constant(VF32, 0.0))
+    magic = constant(VF32, 12582912.0)
+    shifted = builder.fadd(x, magic)
+    r = builder.fsub(x, builder.fsub(shifted, magic))
+    value = constant(VF32, 1.535336188319500e-4)
+    for term in (*_EXP2_TERMS, 1.0):
+        value = emit_fma(builder, value, r, constant(VF32, term))
+    exponent = builder.shl(builder.bitcast(shifted, VI32), constant(VI32, 23))
+    value = builder.bitcast(builder.add(builder.bitcast(value, VI32), exponent), VF32)
     return builder.select(in_range, value, constant(VF32, 0.0))
 
 
@@ -148,6 +170,7 @@ fma = operation(f32x16, f32x16, f32x16, f32x16)(emit_fma)
 maximum = operation(f32x16, f32x16, f32x16)(emit_maximum)
 absolute = operation(f32x16, f32x16)(lambda b, x: call(b, "llvm.fabs.v16f32", VF32, x))
 exp = operation(f32x16, f32x16)(emit_exp)
+exp2 = operation(f32x16, f32x16)(emit_exp2)
 round_to_i32 = operation(i32x16, f32x16)(lambda b, x: b.fptosi(emit_round(b, x), VI32))
 absolute_i32 = operation(i32x16, i32x16)(lambda b, x: call(b, "llvm.abs.v16i32", VI32, x, I1(0)))
 add_i32 = operation(i32x16, i32x16, i32x16)(lambda b, x, y: b.add(x, y))
@@ -156,6 +179,7 @@ reduce_add_i32 = operation(types.int32, i32x16)(lambda b, x: call(b, "llvm.vecto
 reduce_max = operation(types.float32, f32x16)(
     lambda b, x: call(b, "llvm.vector.reduce.fmax.v16f32", F32, x, fastmath=("nnan",))
 )
+subtract = operation(f32x16, f32x16, f32x16)(lambda b, x, y: b.fsub(x, y))
 # lanes 1 0 3 2 5 4 ...: the partner of each lane in a rotation
 swap_pairs = operation(f32x16, f32x16)(lambda b, x: b.shuffle_vector(x, x, constant(VI32, [lane ^ 1 for lane in range(LANES)])))
 
@@ -193,3 +217,29 @@ def lowest_index_of(builder: Any, values: Any, wanted: Any, vector_index: Any) -
     equal = builder.fcmp_ordered("==", values, emit_splat(builder, wanted, VF32))
     index = builder.select(equal, index, constant(VI32, 2**31 - 1))
     return builder.sext(call(builder, "llvm.vector.reduce.smin.v16i32", I32, index), I64)
+
+
+@operation(f32x16, f32x16, f32x16, f32x16)
+def turn_pairs(builder: Any, x: Any, cosines: Any, sines: Any) -> Any:
+    """Turn the pairs (0 1), (2 3), ... of x by angles whose cosine and sine stand in both lanes of a pair (arXiv:2104.09864)."""
+    swapped = builder.shuffle_vector(x, x, constant(VI32, [lane ^ 1 for lane in range(LANES)]))
+    signed = builder.fmul(sines, constant(VF32, [-1.0, 1.0] * (LANES // 2)))
+    return emit_fma(builder, x, cosines, builder.fmul(swapped, signed))
+
+
+@operation(f32x16, f32x16, types.int64, types.int64, i32x16)
+def keep_visible(builder: Any, x: Any, key: Any, query: Any, starts: Any) -> Any:
+    """Lanes become -inf unless starts[lane] <= key <= query + lane: scores of one key for the 16 queries from `query` on."""
+    keys = emit_splat(builder, builder.trunc(key, I32), VI32)
+    last = builder.add(emit_splat(builder, builder.trunc(query, I32), VI32), LANE_NUMBERS)
+    is_visible = builder.and_(builder.icmp_signed("<=", starts, keys), builder.icmp_signed("<=", keys, last))
+    return builder.select(is_visible, x, constant(VF32, -math.inf))
+
+
+@operation(f32x16, f32x16, types.int64, types.float32)
+def insert_lane(builder: Any, x: Any, lane: Any, value: Any) -> Any:
+    """x with one lane replaced."""
+    return builder.insert_element(x, value, builder.trunc(lane, I32))
+
+
+extract_lane = operation(types.float32, f32x16, types.int64)(lambda b, x, lane: b.extract_element(x, b.trunc(lane, I32)))

@@ -1,0 +1,159 @@
+"""Compile a kernel once per processor and keep its machine code: a warm start loads it without Numba in a few milliseconds.
+
+The cache folder holds object files named by a hash of the kernel's sources, the versions of Numba and llvmlite and the processor;
+Numba's own cache would watch a single file, fail on a read-only installation and cost the import of Numba. Set
+LLAMITA_CACHE_DIR to move it. Knows nothing of what it compiles: a kernel takes one int64, an address, and returns nothing.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llamita.simd.isa import compile_target, detect_isa
+
+# what the machine code may call: anything else would make LLVM end the process at load time
+ALLOWED_SYMBOLS = {"usleep", "Sleep", "memcpy", "memset", "memmove", "sqrtf", "rintf", "fmaf", "fmaxf"}
+NAME_BYTES, DIGEST_BYTES = 512, 32  # of a cache file, before the code
+
+
+@dataclass(frozen=True)
+class MachineCode:
+    """Code that lies in this process: address is that of a C function void f(void *); it lives as long as its engine."""
+
+    address: int
+    engine: Any
+
+
+def cache_key(sources: Iterable[Path]) -> str:
+    """What the machine code depends on, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in [*sorted(Path(__file__).parent.glob("*.py")), *sources]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for package in ("numba", "llvmlite"):
+        digest.update(importlib.metadata.version(package).encode())
+    digest.update(repr((sys.platform, detect_isa(), compile_target())).encode())
+    return digest.hexdigest()[:32]
+
+
+def cache_folder() -> Path | None:
+    """A folder of this user's that can be written, or None: machine code from a folder of others' must not be run."""
+    candidates = [os.environ.get("LLAMITA_CACHE_DIR")]
+    if not candidates[0]:
+        with contextlib.suppress(RuntimeError):  # no home folder
+            import platformdirs
+
+            candidates = [platformdirs.user_cache_dir("llamita")]
+        owner = os.getuid() if hasattr(os, "getuid") else "user"
+        candidates.append(str(Path(tempfile.gettempdir()) / f"llamita-{owner}"))
+    for candidate in filter(None, candidates):
+        folder = Path(candidate)
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = folder.stat()
+            is_ours = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+            if is_ours and os.access(folder, os.W_OK):
+                return folder
+    return None
+
+
+def read_object(path: Path) -> tuple[str, bytes] | None:
+    """(name of the function, object code) of a cache file, or None where it is absent or damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    if len(body) <= NAME_BYTES or hashlib.sha256(body).digest() != digest:
+        return None
+    return body[:NAME_BYTES].rstrip(b"\0").decode(), body[NAME_BYTES:]
+
+
+def write_object(path: Path, name: str, code: bytes) -> None:
+    """Keep machine code; two processes may do this at once, each replaces the file as a whole. Failure only costs time."""
+    body = name.encode().ljust(NAME_BYTES, b"\0") + code
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            file.write(hashlib.sha256(body).digest() + body)
+            file.close()
+            Path(file.name).replace(path)
+        except OSError:
+            Path(file.name).unlink()
+            raise
+
+
+def compile_object(find_kernel: Callable[[], Any]) -> tuple[str, bytes]:
+    """Compile the kernel that find_kernel imports, for an int64: (name, object code)."""
+    from numba import config, njit, types
+
+    settings: Any = config
+    settings.CPU_NAME, settings.CPU_FEATURES = compile_target()
+    options: Any = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    bare = njit(**options)(find_kernel().py_func)
+    bare.compile((types.int64,))
+    result = bare.overloads[(types.int64,)]
+    library = result.library
+    unknown = {f.name for f in library._final_module.functions if f.is_declaration} - ALLOWED_SYMBOLS
+    unknown = {name for name in unknown if not name.startswith("llvm.")}
+    assert not unknown, f"compiled code calls {sorted(unknown)}"
+    assert len(result.fndesc.llvm_func_name) < NAME_BYTES
+    return result.fndesc.llvm_func_name, library._get_compiled_object()
+
+
+# Numba's calling convention is status f(result *, exception **, argument); the kernels raise nothing and return nothing
+_C_FUNCTION = """
+declare i32 @"{name}"(ptr, ptr, i64)
+define void @c_function(ptr %data) {{
+  %result = alloca i64
+  %exception = alloca ptr
+  %address = ptrtoint ptr %data to i64
+  %status = call i32 @"{name}"(ptr %result, ptr %exception, i64 %address)
+  ret void
+}}
+"""
+
+
+def load_object(name: str, code: bytes) -> MachineCode:
+    """Link object code into this process."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    machine = binding.Target.from_default_triple().create_target_machine()
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(_C_FUNCTION.format(name=name)), machine)
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return MachineCode(engine.get_function_address("c_function"), engine)
+
+
+def announce(line: str) -> None:
+    """Tell the user why nothing happens for some seconds."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
+
+
+def load_kernel(what: str, sources: Iterable[Path], find_kernel: Callable[[], Any]) -> MachineCode:
+    """A kernel's machine code, from the cache or compiled now (some seconds, announced on stderr).
+
+    what: its name for users and in the cache; sources: its files outside simd/; find_kernel: imports and returns it.
+    """
+    folder = cache_folder()
+    path = folder / f"{what}-{cache_key(sources)}.o" if folder else None
+    found = read_object(path) if path else None
+    if found is None:
+        announce(f"llamita: compiling the {what} for this processor ({detect_isa()}); this happens once ...")
+        started = time.perf_counter()
+        found = compile_object(find_kernel)
+        if path:
+            write_object(path, *found)
+        where = "" if path else "; no folder to keep it in could be written, set LLAMITA_CACHE_DIR"
+        announce(f"llamita: compiled in {time.perf_counter() - started:.1f} s{where}")
+    return load_object(*found)
