@@ -1,0 +1,50 @@
+"""The chunked cross entropy against torch's own, values and gradients."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch comes with llamita[train]")
+import torch.nn.functional as F
+
+from llamita.train import loss
+from llamita.train.loss import linear_cross_entropy
+
+
+@pytest.mark.parametrize(("n", "width", "vocabulary"), [(1, 4, 7), (63, 8, 30), (64, 8, 30), (65, 8, 30), (300, 16, 500)])
+def test_loss_and_gradients_are_those_of_whole_logits(n, width, vocabulary, monkeypatch):
+    monkeypatch.setitem(loss.CHUNK_BYTES, "cpu", 4 * vocabulary * 64)
+    torch.manual_seed(0)
+    x, weight = torch.randn(n, width), torch.randn(vocabulary, width)
+    targets = torch.randint(0, vocabulary, (n,))
+    found, expected = ([t.clone().requires_grad_() for t in (x, weight)] for _ in range(2))
+    ours = linear_cross_entropy(*found, targets)
+    theirs = F.cross_entropy(F.linear(*expected), targets)
+    (3 * ours).backward()
+    (3 * theirs).backward()
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_without_gradients_none_are_made():
+    value = linear_cross_entropy(torch.randn(10, 4), torch.randn(6, 4), torch.randint(0, 6, (10,)))
+    assert not value.requires_grad
+
+
+def test_products_are_made_in_the_dtype_of_autocast():
+    x, weight = torch.randn(70, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
+    targets = torch.randint(0, 30, (70,))
+    exact = linear_cross_entropy(x, weight, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = linear_cross_entropy(x, weight, targets)
+    rounded.backward()
+    assert x.grad is not None
+    assert x.grad.dtype == torch.float32
+    assert 0 < abs(rounded.item() - exact.item()) < 0.05
+
+
+def test_logits_far_from_zero_give_a_finite_loss():
+    x, weight = torch.full((3, 2), 300.0, requires_grad=True), torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    value = linear_cross_entropy(x, weight, torch.tensor([0, 0, 0]))
+    value.backward()
+    assert value.item() == 0
+    assert torch.isfinite(x.grad).all()  # pyright: ignore[reportArgumentType]
