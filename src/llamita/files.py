@@ -8,6 +8,7 @@ ModelFileError line.
 import mmap
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -67,6 +68,31 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a folder to write into: a new one gets its name only when the block ends without an error.
+
+    A folder that is there is given as it is; what is written into it is the block's to keep whole. Raises ModelFileError.
+    """
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        if target.is_dir():
+            yield target
+            return
+        if target.exists():
+            raise ModelFileError(path, "folder", _kind(target.stat().st_mode), "a folder or a new name")
+        part.mkdir()
+        yield part
+        sync_folder(part)
+        part.replace(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise ModelFileError(path, "writing", error.strerror or error, "a folder with room where you may write") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def _open_regular(path: str | os.PathLike[str]) -> int:
     """The descriptor of a non-empty regular file, which the caller closes."""
     try:
@@ -91,6 +117,8 @@ def _check_regular(path: str | os.PathLike[str], status: os.stat_result) -> None
 
 
 def _kind(mode: int) -> str:
+    if stat.S_ISREG(mode):
+        return "a file"
     if stat.S_ISDIR(mode):
         return "a folder"
     if stat.S_ISFIFO(mode):

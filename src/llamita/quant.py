@@ -19,6 +19,7 @@ class Tensor:
     dtype f32: data float32[shape]; f16: float16[shape]; bf16: uint16[shape], the upper halves of float32 numbers.
     dtype q8_0: data int8[rows, columns/group, group], scales float32 or float16 [rows, columns/group];
     weight = data * scale. data and scales may be read-only views with any strides, except that the last axis of data is dense.
+    data of float dtypes may have more axes than shape, which it takes by reshape: rows that a file has in another order.
     """
 
     dtype: str

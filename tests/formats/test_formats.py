@@ -92,7 +92,7 @@ def test_a_named_tokenizer_counts_and_must_fit(folder):
 
 
 def test_a_folder_with_a_model_bin_is_a_model(folder):
-    with pytest.raises(ModelFileError, match=r"folder: found no model, expected a model.bin"):
+    with pytest.raises(ModelFileError, match=r"folder: found no model, expected a config.json or a model.bin"):
         read_model(folder)
     shutil.copy(folder / "stories.bin", folder / "model.bin")
     write_tokenizer(pieces(40), folder / "tokenizer.bin")
@@ -120,8 +120,8 @@ def test_the_content_decides_not_the_name(tmp_path):
 def test_unknown_formats_and_names_are_refused(tmp_path, tiny_config):
     with pytest.raises(SettingError, match="format: found llama2c-v3, expected llama2c-v0, "):
         write_model(random_model(tiny_config), tmp_path / "m.bin", "llama2c-v3")
-    with pytest.raises(ModelFileError, match=r"name: found ending '.json'"):
-        write_tokenizer(pieces(5), tmp_path / "tokenizer.json")
+    with pytest.raises(ModelFileError, match=r"name: found ending '.txt'"):
+        write_tokenizer(pieces(5), tmp_path / "tokenizer.txt")
     assert list(tmp_path.iterdir()) == []
 
 

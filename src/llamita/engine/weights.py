@@ -6,6 +6,7 @@ that the kernels read.
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,7 +36,14 @@ def describe(tensor: Tensor) -> np.ndarray:
 
 
 def dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor itself where kernels can read it in place: rows of dense numbers, 4-byte aligned floats; otherwise a copy."""
+    """The tensor itself where kernels can read it in place: rows of dense numbers, 4-byte aligned floats; otherwise a copy.
+
+    Rows that the file has in another order are copied, and its pages given back.
+    """
+    if tensor.scales is None and tensor.data.shape != tensor.shape:
+        data = tensor.data.reshape(tensor.shape)
+        drop_pages(tensor.data)
+        tensor = replace(tensor, data=data)
     data = tensor.data
     dense = data.strides[-1] == data.itemsize and data.dtype.isnative
     if dense and (tensor.scales is None or tensor.scales.dtype.isnative):

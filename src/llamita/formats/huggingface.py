@@ -1,0 +1,231 @@
+"""A Hugging Face folder of a Llama: config.json, safetensors in one file or shards, tokenizer files; read and written.
+
+What transformers, vLLM and TGI load, and every training checkpoint. Tensors keep their dtype and stay views of mapped files.
+Query and key rows lie in another order there: RoPE pairs row i of a head with row i + K/2, where canonical pairs are
+neighbours. Reading turns the view, not the rows: whoever needs dense rows copies them. Source: transformers' modeling_llama.py.
+"""
+
+import json
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path, PureWindowsPath
+from typing import cast
+
+import numpy as np
+
+from llamita.config import ModelConfig
+from llamita.errors import ModelFileError
+from llamita.files import atomic_file, atomic_folder, read_file
+from llamita.formats.huggingface_config import TORCH_DTYPES, config_values, generation_values, parse_config
+from llamita.formats.json_text import parse_object, shown
+from llamita.formats.safetensors import TENSOR_DTYPES, read_tensors, write_streamed
+from llamita.formats.tokenizer_files import HUGGINGFACE_NAMES, LIMIT_BYTES, find_tokenizer, huggingface_files
+from llamita.model import Model, tensor_shapes
+from llamita.quant import Tensor, convert
+from llamita.tokenizer import Tokenizer
+
+CONFIG_NAME = "config.json"
+GENERATION_NAME = "generation_config.json"
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+MAIN_NAMES = (CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME)
+JSON_LIMIT_BYTES = 16 << 20
+
+_NAMES = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
+_LAYER_NAMES = {
+    "attention_norm": "input_layernorm",
+    "attention.query": "self_attn.q_proj",
+    "attention.key": "self_attn.k_proj",
+    "attention.value": "self_attn.v_proj",
+    "attention.output": "self_attn.o_proj",
+    "mlp_norm": "post_attention_layernorm",
+    "mlp.gate": "mlp.gate_proj",
+    "mlp.up": "mlp.up_proj",
+    "mlp.down": "mlp.down_proj",
+}
+_OLD_BUFFER = ".rotary_emb.inv_freq"  # which old versions saved, and all recompute
+_ROWS_AT_ONCE = 1024
+
+
+def read(folder: str | PathLike[str]) -> Model:
+    """Read a folder with config.json and model.safetensors, or its shards, as a Model of read-only views without a tokenizer.
+
+    Raises ModelFileError for anything but a Llama whose tensors are all there, and nothing else is.
+    """
+    folder = Path(folder)
+    config = read_config(folder / CONFIG_NAME)
+    stored = {name: tensor for name, tensor in _stored(folder).items() if not name.endswith(_OLD_BUFFER)}
+    config = _tie(config, stored)
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        stored_name = huggingface_name(name)
+        tensor = stored.pop(stored_name, None)
+        if tensor is None:
+            raise ModelFileError(folder, "tensors", f"no {stored_name}", "one, as config.json says")
+        if tensor.shape != shape:
+            raise ModelFileError(folder, f"shape of {stored_name}", tensor.shape, f"{shape} as config.json says")
+        n_heads = _rotated_heads(config, name)
+        tensors[name] = replace(tensor, data=_to_neighbours(tensor.data, n_heads)) if n_heads else tensor
+    if stored:
+        raise ModelFileError(folder, "tensors", shown(min(stored)), "only those of a Llama without biases")
+    return Model(config, tensors, name=fspath(folder), source_format="Hugging Face")
+
+
+def write(
+    model: Model, folder: str | PathLike[str], dtype: str = "f32", tokenizer_folder: str | PathLike[str] | None = None
+) -> None:
+    """Write a model as a Hugging Face folder, all tensors as f32, f16 or bf16, one by one.
+
+    A new folder appears whole or not at all. In a folder that is there, each file is replaced whole, config.json last; other
+    files stay, but for those of another tokenizer and an index of shards. Tokenizer files of tokenizer_folder are copied byte
+    for byte, missing ones made from the tokenizer. Raises ModelFileError, TokenizerError, ModelError for a broken model.
+    """
+    if dtype not in TORCH_DTYPES:
+        raise ModelFileError(folder, "dtype", dtype, ", ".join(TORCH_DTYPES))
+    if tokenizer_folder is not None and model.tokenizer is None:
+        found = find_tokenizer(Path(tokenizer_folder) / WEIGHTS_NAME, model.config.vocab_size)
+        model = replace(model, tokenizer=found)
+    model.validate()
+    tokenizer = cast(Tokenizer | None, model.tokenizer)
+    files = _tokenizer_contents(model, tokenizer_folder)
+    values = config_values(model.config, dtype, tokenizer)
+    with atomic_folder(folder) as target:
+        stale = {INDEX_NAME} | ({*HUGGINGFACE_NAMES} - set(files) if files else set())
+        for name in stale:
+            (target / name).unlink(missing_ok=True)
+        for name, content in files.items():
+            _write_file(target / name, content)
+        _write_weights(model, target / WEIGHTS_NAME, dtype)
+        _write_file(target / GENERATION_NAME, _json_lines(generation_values(tokenizer)))
+        _write_file(target / CONFIG_NAME, _json_lines(values))
+
+
+def read_config(path: str | PathLike[str]) -> ModelConfig:
+    """Read the config.json of a Llama; raise ModelFileError."""
+    return parse_config(read_json(path), path)
+
+
+def read_json(path: str | PathLike[str]) -> dict[str, object]:
+    """Read a file that holds one JSON object; raise ModelFileError."""
+    return parse_object(read_file(path, JSON_LIMIT_BYTES), path)
+
+
+def weight_paths(folder: str | PathLike[str]) -> list[Path]:
+    """The files that hold the weights of a folder; model.safetensors comes before shards, as in transformers."""
+    folder = Path(folder)
+    if (folder / WEIGHTS_NAME).exists() or not (folder / INDEX_NAME).exists():
+        return [folder / WEIGHTS_NAME]
+    return sorted({folder / shard for shard in _weight_map(folder / INDEX_NAME).values()})
+
+
+def huggingface_name(name: str) -> str:
+    """The name of a canonical tensor in the folder.
+
+    >>> huggingface_name("layers.3.mlp.gate")
+    'model.layers.3.mlp.gate_proj.weight'
+    """
+    if name in _NAMES:
+        return _NAMES[name]
+    _, layer, part = name.split(".", 2)
+    return f"model.layers.{layer}.{_LAYER_NAMES[part]}.weight"
+
+
+def _rotated_heads(config: ModelConfig, name: str) -> int:
+    """How many heads a tensor has whose rows RoPE turns; 0 where it turns none."""
+    return {"attention.query": config.n_heads, "attention.key": config.n_kv_heads}.get(name.split(".", 2)[-1], 0)
+
+
+def _to_neighbours(rows: np.ndarray, n_heads: int) -> np.ndarray:
+    """View rows (heads * K, D) of Hugging Face's order in the canonical one: (heads, K/2, 2, D)."""
+    return rows.reshape(n_heads, 2, len(rows) // n_heads // 2, -1).swapaxes(1, 2)
+
+
+def _to_halves(rows: np.ndarray, n_heads: int) -> np.ndarray:
+    """View canonical rows (heads * K, D) in Hugging Face's order: (heads, 2, K/2, D)."""
+    return rows.reshape(n_heads, len(rows) // n_heads // 2, 2, -1).swapaxes(1, 2)
+
+
+def _tie(config: ModelConfig, stored: dict[str, Tensor]) -> ModelConfig:
+    """The config with tied_embedding as the tensors have it; a head that repeats the embedding is taken out of `stored`.
+
+    As in transformers, a head with numbers of its own counts, whatever config.json says about ties.
+    """
+    name, embedding = huggingface_name("head"), stored.get(huggingface_name("embedding"))
+    head = stored.get(name)
+    if not config.tied_embedding or head is None or embedding is None:
+        return config
+    if not _are_same(head, embedding):
+        return replace(config, tied_embedding=False)
+    del stored[name]
+    return config
+
+
+def _are_same(left: Tensor, right: Tensor) -> bool:
+    """Whether two matrices hold the same bits; most that differ do so in the first rows."""
+    if (left.dtype, left.shape) != (right.dtype, right.shape):
+        return False
+    bits = f"u{left.data.itemsize}"
+    starts = range(0, len(left.data), _ROWS_AT_ONCE)
+    pairs = ((left.data[i : i + _ROWS_AT_ONCE], right.data[i : i + _ROWS_AT_ONCE]) for i in starts)
+    return all(np.array_equal(one.view(bits), other.view(bits)) for one, other in pairs)
+
+
+def _stored(folder: Path) -> dict[str, Tensor]:
+    """All tensors by their names in the files."""
+    paths = weight_paths(folder)
+    if paths == [folder / WEIGHTS_NAME]:
+        return read_tensors(paths[0])
+    index = folder / INDEX_NAME
+    places = _weight_map(index)
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        found = read_tensors(path)
+        expected = {name for name, shard in places.items() if shard == path.name}
+        if differing := sorted(expected ^ set(found)):
+            state = "lies there unlisted" if differing[0] in found else "is missing"
+            raise ModelFileError(path, "tensors", f"{shown(differing[0])}, which {state}", f"those that {INDEX_NAME} lists")
+        tensors |= found
+    return tensors
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Tensor name -> name of its shard in the same folder."""
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelFileError(path, "weight_map", shown(weight_map), "an object of file names")
+    for name, shard in weight_map.items():
+        is_name = isinstance(shard, str) and PureWindowsPath(shard).name == shard  # on any system: no folder, no drive
+        if not is_name or not shard.endswith(".safetensors") or not shard.isprintable():
+            raise ModelFileError(
+                path, f"weight_map of {shown(name)}", shown(shard), "the name of a .safetensors file beside it"
+            )
+    return weight_map
+
+
+def _tokenizer_contents(model: Model, tokenizer_folder: str | PathLike[str] | None) -> dict[str, bytes]:
+    """Name -> content of the tokenizer's files: copied where they lie in tokenizer_folder, else made."""
+    copies = [] if tokenizer_folder is None else [Path(tokenizer_folder) / name for name in HUGGINGFACE_NAMES]
+    made = {} if model.tokenizer is None else huggingface_files(cast(Tokenizer, model.tokenizer), model.config.context)
+    return made | {path.name: read_file(path, LIMIT_BYTES) for path in copies if path.exists()}
+
+
+def _write_weights(model: Model, path: Path, dtype: str) -> None:
+    code = next(code for code, name in TENSOR_DTYPES.items() if name == dtype)
+    names = {huggingface_name(name): name for name in tensor_shapes(model.config)}
+
+    def load(stored_name: str) -> np.ndarray:
+        name = names[stored_name]
+        tensor = convert(model.tensors[name], dtype)
+        n_heads = _rotated_heads(model.config, name)
+        return _to_halves(tensor.data.reshape(tensor.shape), n_heads) if n_heads else tensor.data
+
+    write_streamed(path, {stored: (code, model.tensors[name].shape) for stored, name in names.items()}, load)
+
+
+def _json_lines(values: dict[str, object]) -> bytes:
+    return json.dumps(values, indent=2).encode() + b"\n"
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    with atomic_file(path) as file:
+        file.write(content)
