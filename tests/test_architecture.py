@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "formats": {"files", "model", "config", "quant", "tokenizer"},
     "engine": {"model", "config", "quant", "simd"},
     "language_model": {"engine", "formats", "tokenizer", "model", "config"},
-    "data": {"files", "tokenizer"},
+    "data": {"files", "formats", "tokenizer"},
     "train": {"files", "data", "formats", "tokenizer", "model", "config", "simd"},
     "serve": {"language_model", "engine", "tokenizer", "formats", "model", "config"},
     "bench": {"engine", "formats", "tokenizer", "model", "config", "quant"},
@@ -61,6 +61,8 @@ ONLY_HOMES = {
     "uvicorn": {"serve"},
     "click": {"cli"},
     "sentencepiece": {"tokenizer"},
+    "pyarrow": {"data"},
+    "datasets": {"data"},
 }
 
 

@@ -15,7 +15,8 @@ import click
 from llamita import __version__
 from llamita.errors import LlamitaError
 
-VERBS = ("run", "inspect", "bench")  # each is a module of this folder with a click command of the name `command`
+# each is a module of this folder with a click command of the name `command`
+VERBS = ("run", "inspect", "bench", "vocab", "prepare")
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports of a program that SIGINT or SIGPIPE ended
 
 

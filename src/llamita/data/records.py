@@ -1,0 +1,179 @@
+"""Files and data sets of records (JSON lines, JSON, CSV, Parquet, the Hugging Face hub), as the texts of one of their columns.
+
+Each reader yields records one after the other, numbered from 1, and holds few of them. pyarrow and datasets are imported by
+those who need them. Knows nothing of plain text files.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+from llamita.data.text_files import open_bytes, open_text
+from llamita.errors import DataError, one_line
+
+FIELDS = ("text", "story", "content", "document", "article", "body")  # columns of text, the likeliest first
+LONGEST_RECORD = 1 << 28  # bytes; a longer one is no record
+_N_LOOKED_AT = 100  # records that tell which column holds the text
+_CHUNK = 1 << 20
+
+Record = tuple[int, object]
+
+
+def read_texts(name: str, kind: str, field: str, note: Callable[[str], None]) -> Iterator[tuple[int, str]]:
+    """The texts in one column of a source, each with the number of its record; note is told which column it is.
+
+    field: the column, or "" for the likeliest. Records that are texts themselves need none; empty fields are left out.
+    Raises DataError, naming the record, for a field that is missing or no text.
+    """
+    records = iter(_READERS[kind](name))
+    first = list(islice(records, _N_LOOKED_AT))
+    if not first:
+        return
+    column = field or _guess_field(name, [record for _, record in first])
+    note(
+        "each record is a document"
+        if not column
+        else f"the text is in {column!r}" + ("" if field else ", the likeliest column")
+    )
+    if kind == "parquet":  # all columns were opened for the guess
+        first, records = [], iter(_read_parquet(name, [column]))
+    for number, record in chain(first, records):
+        text = record.get(column, _MISSING) if isinstance(record, dict) else record
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            found = f"no field {column!r}" if text is _MISSING else f"{type(text).__name__} {str(text)[:40]}"
+            raise DataError(one_line(f"{name}: record {number}: found {found}, expected a text{_columns(record)}"))
+        yield number, text
+
+
+_MISSING = object()
+
+
+def _guess_field(name: str, records: Sequence[object]) -> str:
+    """The likeliest column of text: one of FIELDS, else the one with most characters; "" where records are texts."""
+    if all(isinstance(record, str) for record in records):
+        return ""
+    lengths: dict[str, int] = {}
+    for record in records:
+        for column, value in record.items() if isinstance(record, dict) else ():
+            if isinstance(value, str) and isinstance(column, str):
+                lengths[column] = lengths.get(column, 0) + len(value)
+    if not lengths:
+        raise DataError(one_line(f"{name}: record 1: found no column of text, expected one{_columns(records[0])}"))
+    return next((field for field in FIELDS if field in lengths), max(lengths, key=lambda column: lengths[column]))
+
+
+def _columns(record: object) -> str:
+    """The columns of a record, for a message."""
+    return f" (its columns: {', '.join(map(str, record))[:200]})" if isinstance(record, dict) else ""
+
+
+def _read_json_lines(name: str) -> Iterator[Record]:
+    with open_bytes(name) as file:
+        number = 0
+        while line := file.readline(LONGEST_RECORD):
+            number += 1
+            try:
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if not line.isspace():
+                    yield number, json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(one_line(f"{name}: line {number}, byte {error.start}: found no UTF-8, expected it")) from None
+            except (ValueError, RecursionError) as error:
+                raise DataError(one_line(f"{name}: line {number}: found broken JSON ({error}), expected a record")) from None
+
+
+def _read_json(name: str) -> Iterator[Record]:
+    """The items of one list, or values one after the other, without holding more than the one being read."""
+    decode = json.JSONDecoder().raw_decode
+    with open_text(name) as stream:
+        buffer = stream.read(_CHUNK).lstrip()
+        is_list = buffer.startswith("[")
+        buffer = buffer.removeprefix("[")
+        number, line, position, ended = 0, 1, 0, False
+        while True:
+            start = re.compile(r"[\s,]*").match(buffer, position).end()  # pyright: ignore[reportOptionalMemberAccess]
+            if is_list and buffer[start : start + 1] == "]":
+                return
+            try:
+                if start < len(buffer):
+                    value, position = decode(buffer, start)
+                    number += 1
+                    yield number, value
+                    continue
+            except (ValueError, RecursionError) as error:
+                if ended or len(buffer) - start > LONGEST_RECORD:
+                    line += buffer.count("\n", 0, start)
+                    place = f"{name}: record {number + 1}, from line {line}"
+                    raise DataError(one_line(f"{place}: found broken JSON ({error}), expected a record")) from None
+            if ended:
+                if is_list:
+                    raise DataError(one_line(f"{name}: found a list that does not end, expected ]; was a copy interrupted?"))
+                return
+            chunk = stream.read(max(_CHUNK, len(buffer) - start))  # twice as much each time, for a long record
+            line += buffer.count("\n", 0, start)
+            buffer, position, ended = buffer[start:] + chunk, 0, not chunk
+
+
+def _read_csv(name: str) -> Iterator[Record]:
+    csv.field_size_limit(LONGEST_RECORD)  # a setting of the whole process; the default is shorter than a story may be
+    with open_text(name, newline="") as stream:
+        reader = csv.DictReader(stream)
+        try:
+            yield from enumerate(reader, 1)
+        except csv.Error as error:
+            raise DataError(
+                one_line(f"{name}: line {reader.line_num}: found broken CSV ({error}), expected a record")
+            ) from None
+
+
+def _read_parquet(name: str, columns: Sequence[str] = ()) -> Iterator[Record]:
+    """The rows of a Parquet file, of some columns or of all that hold text."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"{name}: reading Parquet needs pyarrow: pip install 'llamita[data]'") from None
+    try:
+        with pyarrow.parquet.ParquetFile(name) as file:
+            is_text = pyarrow.types.is_string, pyarrow.types.is_large_string
+            texts = [column.name for column in file.schema_arrow if any(test(column.type) for test in is_text)]
+            absent = set(columns) - set(texts)
+            if absent or not texts:
+                raise DataError(one_line(f"{name}: found text in {texts}, expected it in {sorted(absent) or 'a column'}"))
+            number = 0
+            for batch in file.iter_batches(_N_LOOKED_AT, columns=columns or texts):
+                yield from enumerate(batch.to_pylist(), number + 1)
+                number += len(batch)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(one_line(f"{name}: found {error}, expected a Parquet file")) from None
+
+
+def _read_dataset(name: str) -> Iterator[Record]:
+    """The rows of owner/name:split, streamed by the library datasets; the split is train where none is named."""
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise DataError(f"{name}: reading data sets needs datasets: pip install 'llamita[data]'") from None
+    path, _, split = name.partition(":")
+    rows: Any
+    try:
+        rows = load_dataset(path, split=split or "train", streaming=True)
+        yield from enumerate(rows, 1)
+    except Exception as error:  # the library lets through whatever its many parts raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(one_line(f"{name}: the data set cannot be read: {reason}; is the network reachable?")) from None
+
+
+_READERS: dict[str, Callable[[str], Iterator[Record]]] = {
+    "jsonl": _read_json_lines,
+    "json": _read_json,
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+    "dataset": _read_dataset,
+}
