@@ -8,6 +8,8 @@ import pytest
 
 from llamita.cli import main
 from llamita.config import PRESETS
+from llamita.formats import write_model
+from llamita.model import random_model
 
 FILES = {
     "stories260K.bin": ("llama2.c v0", 1_056_540),
@@ -28,6 +30,17 @@ def test_the_sum_of_the_parts_is_the_file(name: str, shared_data: Path, capsys):
     n_header = 28 if facts["format"] == "llama2.c v0" else 256
     assert facts["file"][-1] == {"what": "header", "count": n_header, "bytes_each": 1, "bytes": n_header}
     assert all(row["count"] * row["bytes_each"] == row["bytes"] for row in facts["file"])
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_the_sum_of_a_folder_is_its_file_of_weights(tmp_path: Path, capsys, tiny_config, dtype: str):
+    write_model(random_model(tiny_config), tmp_path / "model", "safetensors", dtype=dtype)
+    facts = facts_of(capsys, str(tmp_path / "model"))
+    weights = tmp_path / "model" / "model.safetensors"
+    assert sum(row["bytes"] for row in facts["file"]) == weights.stat().st_size
+    n_header = 8 + int.from_bytes(weights.read_bytes()[:8], "little")
+    assert facts["file"][-1] == {"what": "header", "count": n_header, "bytes_each": 1, "bytes": n_header}
+    assert facts["memory"]["weight_bytes"] == tiny_config.n_parameters * (4 if dtype == "f32" else 2)
 
 
 def test_parameters_are_counted_from_the_shapes(capsys):

@@ -6,7 +6,6 @@ The file is mapped, and no weight is read.
 import json
 import math
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -70,7 +69,12 @@ def shapes_of(model: "Model") -> list[dict]:
 
 
 def sum_of_the_file(model: "Model") -> list[dict]:
-    """What the bytes of the file are, kind by kind: count times bytes each. The last row, the header, is what remains."""
+    """What the bytes of the file, or of a folder's weights, are, kind by kind: count times bytes each.
+
+    The last row is what remains: the header, and in a folder what a Llama does not need, such as a head that is the embedding.
+    """
+    from llamita.formats import weight_paths
+
     counts: dict[tuple[str, int], int] = {}
     for tensor in model.tensors.values():
         kind = "norms" if len(tensor.shape) == 1 else "matrices"
@@ -82,9 +86,10 @@ def sum_of_the_file(model: "Model") -> list[dict]:
     if model.source_format == "llama2.c v0":
         counts["RoPE tables, which readers skip", 4] = model.config.context * model.config.head_size
     rows = [{"what": what, "count": count, "bytes_each": each, "bytes": count * each} for (what, each), count in counts.items()]
-    if Path(model.name).is_file():
-        remainder = Path(model.name).stat().st_size - sum(row["bytes"] for row in rows)
-        rows.append({"what": "header", "count": remainder, "bytes_each": 1, "bytes": remainder})
+    if paths := weight_paths(model):
+        remainder = sum(path.stat().st_size for path in paths) - sum(row["bytes"] for row in rows)
+        what = "header" if len(paths) == 1 else f"headers of {len(paths)} files"
+        rows.append({"what": what, "count": remainder, "bytes_each": 1, "bytes": remainder})
     return rows
 
 

@@ -1,0 +1,388 @@
+"""Hugging Face folders: a model comes back as it was written, views stay views, and no config or index is believed.
+
+That transformers agrees is tests/slow/test_transformers.py.
+"""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llamita.config import ModelConfig
+from llamita.errors import ModelError, ModelFileError, TokenizerError
+from llamita.formats import huggingface, read_model, read_tokenizer, write_model, write_tokenizer
+from llamita.formats.safetensors import read_arrays, write_tensors
+from llamita.model import Model, random_model
+from llamita.quant import convert
+from llamita.tokenizer.conversion import to_llama2c
+from llamita.tokenizer.llama2c import Llama2cTokenizer
+from llamita.tokenizer.sentencepiece import UNUSED, SentencePieceTokenizer, parse_sentencepiece
+from reference import reference_logits
+
+BOTH = pytest.mark.parametrize("tied", [True, False])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_config: ModelConfig) -> Path:
+    """A folder with an untied model of 40 tokens and no tokenizer."""
+    huggingface.write(random_model(replace(tiny_config, tied_embedding=False)), tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def toy(toy_sentencepiece_bytes: bytes) -> SentencePieceTokenizer:
+    return parse_sentencepiece(toy_sentencepiece_bytes, "toy.model")
+
+
+def toy_model(tokenizer, tiny_config: ModelConfig) -> Model:
+    config = replace(tiny_config, vocab_size=tokenizer.vocab_size)
+    return replace(random_model(config), tokenizer=tokenizer)
+
+
+def edit(folder: Path, **fields: object) -> None:
+    """Change fields of config.json; ... takes one out."""
+    values = json.loads((folder / "config.json").read_text()) | fields
+    values = {name: value for name, value in values.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+def shard(folder: Path, n_shards: int = 3) -> dict[str, str]:
+    """Turn model.safetensors into shards with an index; return its weight_map."""
+    arrays = read_arrays(folder / "model.safetensors")
+    names = [f"model-{i + 1:05}-of-{n_shards:05}.safetensors" for i in range(n_shards)]
+    weight_map = {name: names[i % n_shards] for i, name in enumerate(arrays)}
+    for shard_name in names:
+        write_tensors(folder / shard_name, {name: arrays[name] for name in arrays if weight_map[name] == shard_name})
+    (folder / "model.safetensors").unlink()
+    write_index(folder, weight_map)
+    return weight_map
+
+
+def write_index(folder: Path, weight_map: object) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def assert_equal(found: Model, expected: Model) -> None:
+    assert found.config == expected.config
+    for name, tensor in expected.tensors.items():
+        np.testing.assert_array_equal(found.tensors[name].dequantize(), tensor.dequantize(), err_msg=name)
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+def test_what_was_written_is_read(tmp_path, tiny_config, tied, dtype):
+    config = replace(tiny_config, tied_embedding=tied, head_size=6, rope_theta=500.0, norm_epsilon=1e-6)
+    model = random_model(config)
+    huggingface.write(model, tmp_path / "model", dtype)
+    read = huggingface.read(tmp_path / "model")
+    assert {tensor.dtype for tensor in read.tensors.values()} == {dtype}
+    assert_equal(read, replace(model, tensors={name: convert(tensor, dtype) for name, tensor in model.tensors.items()}))
+
+
+def test_every_tensor_has_the_name_of_transformers_and_rows_in_halves(tmp_path, tiny_config):
+    model = random_model(tiny_config)
+    huggingface.write(model, tmp_path)
+    arrays = read_arrays(tmp_path / "model.safetensors")
+    assert "lm_head.weight" not in arrays
+    for ours, theirs, n_heads in (("query", "q_proj", 4), ("key", "k_proj", 2)):
+        canonical = model.tensors[f"layers.1.attention.{ours}"].dequantize()
+        heads = canonical.reshape(n_heads, 4, -1)  # of 4 rows: two pairs of neighbours
+        expected = heads[:, [0, 2, 1, 3]].reshape(canonical.shape)
+        np.testing.assert_array_equal(arrays[f"model.layers.1.self_attn.{theirs}.weight"], expected)
+    for ours, theirs in (
+        ("attention.value", "self_attn.v_proj"),
+        ("mlp.up", "mlp.up_proj"),
+        ("mlp_norm", "post_attention_layernorm"),
+    ):
+        np.testing.assert_array_equal(arrays[f"model.layers.1.{theirs}.weight"], model.tensors[f"layers.1.{ours}"].dequantize())
+
+
+def test_reading_copies_no_weight(folder):
+    for name, tensor in huggingface.read(folder).tensors.items():
+        assert not tensor.data.flags.owndata, name
+        assert not tensor.data.flags.writeable, name
+
+
+def test_a_model_that_was_read_runs_and_is_written_again_to_the_same_bytes(folder, tmp_path):
+    model = huggingface.read(folder)
+    assert reference_logits(model, [1, 2, 3]).shape == (3, 40)
+    huggingface.write(model, tmp_path / "again")
+    for file in folder.iterdir():
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_formats_lead_to_each_other(tmp_path, tiny_config):
+    model = random_model(tiny_config, "q8_0", group=8)
+    write_model(model, tmp_path / "model", "safetensors")
+    write_model(read_model(tmp_path / "model"), tmp_path / "model.bin", "llama2c-v1")
+    assert_equal(read_model(tmp_path / "model.bin"), model)
+
+
+def test_the_dtype_is_that_of_the_model_unless_it_is_quantized(tmp_path, tiny_config):
+    for stored, written in (("bf16", "bf16"), ("f16", "f16"), ("q8_0", "f32")):
+        write_model(random_model(tiny_config, stored, group=8), tmp_path / stored, "safetensors")
+        assert read_model(tmp_path / stored).tensors["embedding"].dtype == written
+    with pytest.raises(ModelFileError, match=r"dtype: found q8_0, expected f32, f16, bf16"):
+        write_model(random_model(tiny_config), tmp_path / "no", "safetensors", dtype="q8_0")
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("name", ["", "config.json", "model.safetensors"])
+def test_the_folder_and_its_files_name_the_model(folder, name):
+    model = read_model(folder / name)
+    assert model.source_format == "Hugging Face"
+    assert model.name == str(folder)
+
+
+def test_a_folder_with_both_kinds_is_read_as_hugging_face(folder, tiny_config):
+    write_model(random_model(tiny_config), folder / "model.bin", "llama2c-v0")
+    assert read_model(folder).source_format == "Hugging Face"
+    assert read_model(folder / "model.bin").source_format == "llama2.c v0"
+
+
+def test_shards_are_one_model(folder):
+    expected = huggingface.read(folder)
+    shard(folder)
+    assert_equal(read_model(folder), expected)
+    assert len(huggingface.weight_paths(folder)) == 3
+    assert read_model(folder / "model.safetensors.index.json").source_format == "Hugging Face"
+
+
+@pytest.mark.parametrize(
+    "shard_name",
+    ["../x.safetensors", "/x.safetensors", "a/x.safetensors", "..", "C:x.safetensors", "a\\x.safetensors", "x.bin", 7],
+)
+def test_a_shard_elsewhere_is_refused(folder, shard_name):
+    weight_map = shard(folder)
+    write_index(folder, weight_map | {"model.norm.weight": shard_name})
+    with pytest.raises(
+        ModelFileError, match=r"weight_map of model.norm.weight: found .* expected the name of a .safetensors file"
+    ):
+        huggingface.read(folder)
+
+
+def test_shards_and_index_must_fit(folder):
+    weight_map = shard(folder)
+    first = weight_map["model.norm.weight"]
+    write_index(folder, {name: place for name, place in weight_map.items() if name != "model.norm.weight"})
+    with pytest.raises(ModelFileError, match=rf"{first}: tensors: found model.norm.weight, which lies there unlisted"):
+        huggingface.read(folder)
+    write_index(folder, weight_map | {"more": first})
+    with pytest.raises(ModelFileError, match=rf"{first}: tensors: found more, which is missing"):
+        huggingface.read(folder)
+    write_index(folder, [])
+    with pytest.raises(ModelFileError, match=r"weight_map: found \[\], expected an object"):
+        huggingface.read(folder)
+    write_index(folder, weight_map)
+    (folder / first).unlink()
+    with pytest.raises(ModelFileError, match=rf"{first}: file: found No such file"):
+        huggingface.read(folder)
+
+
+def test_missing_extra_and_misshapen_tensors_are_named(folder):
+    arrays = read_arrays(folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", {name: arrays[name] for name in arrays if name != "lm_head.weight"})
+    with pytest.raises(ModelFileError, match=r"tensors: found no lm_head.weight, expected one, as config.json says"):
+        huggingface.read(folder)
+    name = "model.layers.0.self_attn.q_proj.bias"
+    write_tensors(folder / "model.safetensors", arrays | {name: np.zeros(16, np.float32)})
+    with pytest.raises(ModelFileError, match=rf"tensors: found {name}, expected only those of a Llama"):
+        huggingface.read(folder)
+    write_tensors(folder / "model.safetensors", arrays | {"model.norm.weight": np.zeros((16, 1), np.float32)})
+    with pytest.raises(ModelFileError, match=r"shape of model.norm.weight: found \(16, 1\), expected \(16,\)"):
+        huggingface.read(folder)
+
+
+def test_rotary_buffers_of_old_versions_are_passed_over(folder):
+    arrays = read_arrays(folder / "model.safetensors")
+    arrays["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
+    write_tensors(folder / "model.safetensors", arrays)
+    assert len(huggingface.read(folder).tensors) == len(arrays) - 1
+
+
+def test_a_tied_config_with_a_head_counts_unless_the_head_has_numbers_of_its_own(folder):
+    edit(folder, tie_word_embeddings=True)
+    assert not huggingface.read(folder).config.tied_embedding
+    arrays = read_arrays(folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", arrays | {"lm_head.weight": arrays["model.embed_tokens.weight"]})
+    assert huggingface.read(folder).config.tied_embedding
+    edit(folder, tie_word_embeddings=False)
+    assert not huggingface.read(folder).config.tied_embedding
+
+
+def test_defaults_are_those_of_transformers(folder):
+    absent = (
+        "tie_word_embeddings",
+        "rms_norm_eps",
+        "rope_theta",
+        "rope_parameters",
+        "hidden_act",
+        "attention_bias",
+        "architectures",
+    )
+    edit(folder, head_dim=None, max_position_embeddings=..., **dict.fromkeys(absent, ...))
+    config = huggingface.read(folder).config
+    assert (config.head_size, config.tied_embedding, config.context) == (4, False, 2048)
+    assert (config.norm_epsilon, config.rope_theta) == (1e-6, 10000.0)
+
+
+def test_the_base_of_rope_is_read_from_either_place(folder):
+    edit(folder, rope_theta=500.0, rope_parameters=..., rope_scaling={"type": "default"})
+    assert huggingface.read(folder).config.rope_theta == 500.0
+    edit(folder, rope_theta=..., rope_parameters={"rope_type": "default", "rope_theta": 7})
+    assert huggingface.read(folder).config.rope_theta == 7.0
+
+
+REFUSED = {
+    "model_type": ["mistral", "llama4", None, ..., 3],
+    "architectures": [["LlamaForSequenceClassification"], "LlamaForCausalLM", []],
+    "hidden_act": ["gelu", None],
+    "attention_bias": [True, 0, "no"],
+    "mlp_bias": [True],
+    "sliding_window": [4096],
+    "partial_rotary_factor": [0.5],
+    "quantization_config": [{"quant_method": "gptq"}],
+    "rope_scaling": [{"rope_type": "llama3", "factor": 8.0}, {"type": "linear", "factor": 2.0}, {"factor": 2.0}, "linear"],
+    "rope_parameters": [{"rope_type": "yarn", "factor": 2.0}, {"rope_type": "default", "factor": 2.0}, [1]],
+    "rope_theta": [0, -1.0, 1e13, "1e4", True, None],
+    "rms_norm_eps": [0, 1, "x", None, [1e-5]],
+    "hidden_size": [..., 0, -16, 1 << 40, 16.0, "16", True, None, [16]],
+    "num_hidden_layers": [..., 0, 1025, 2.5],
+    "num_attention_heads": [..., 0, 5, 32, 10**30],
+    "num_key_value_heads": [0, 3],
+    "head_dim": [0, 5, 1 << 17],
+    "intermediate_size": [..., 0, 1 << 21],
+    "vocab_size": [..., 0, 1 << 23],
+    "max_position_embeddings": [0, 1 << 25],
+    "tie_word_embeddings": [1, "true", None],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in REFUSED.items() for value in values])
+def test_a_config_that_we_cannot_run_is_refused_by_field(folder, field, value):
+    edit(folder, **{field: value})
+    with pytest.raises(ModelFileError, match=rf"config.json: {field}: found ") as caught:
+        huggingface.read(folder)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}', '{"a": 1, "a": 1}', "[" * 100_000, '{"rms_norm_eps": 1e999}'])
+def test_a_config_that_is_no_object_is_refused(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ModelFileError, match=r"config.json: "):
+        read_model(folder)
+
+
+def test_a_number_beyond_floats_is_refused(folder):
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"rms_norm_eps": 1e-05', '"rms_norm_eps": 1e999'))
+    with pytest.raises(ModelFileError, match=r"rms_norm_eps: found inf"):
+        huggingface.read(folder)
+
+
+def test_what_is_missing_is_named(folder, tmp_path):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelFileError, match=r"model.safetensors: file: found No such file"):
+        read_model(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(ModelFileError, match=r"config.json: file: found No such file"):
+        read_model(folder / "model.safetensors")
+    with pytest.raises(ModelFileError, match=r"folder: found no model, expected a config.json or a model.bin"):
+        read_model(tmp_path)
+
+
+def test_the_tokenizer_comes_back_in_every_form(tmp_path, tiny_config, toy):
+    write_model(toy_model(toy, tiny_config), tmp_path / "model", "safetensors")
+    assert isinstance(read_model(tmp_path / "model").tokenizer, Llama2cTokenizer)
+    text = "Once upon a time, Lily saw  a ball 😀"
+    for name in ("tokenizer.bin", "tokenizer.model"):
+        assert read_tokenizer(tmp_path / "model" / name).encode(text) == toy.encode(text)
+    assert (tmp_path / "model" / "tokenizer.json").exists()
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    generation = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"], generation["eos_token_id"]) == (1, 2, [2, 1])
+
+
+def test_a_form_that_would_give_other_ids_is_not_written(tmp_path, tiny_config, toy):
+    squeezing = SentencePieceTokenizer(toy.pieces, toy.scores, toy.types, replace(toy.rules, remove_extra_whitespaces=True))
+    write_model(toy_model(squeezing, tiny_config), tmp_path / "squeezing", "safetensors")
+    assert not (tmp_path / "squeezing" / "tokenizer.bin").exists()
+    assert (tmp_path / "squeezing" / "tokenizer.json").exists()
+    unused = SentencePieceTokenizer(toy.pieces, toy.scores, [*toy.types[:-1], UNUSED], toy.rules)
+    write_model(toy_model(unused, tiny_config), tmp_path / "unused", "safetensors")
+    assert not (tmp_path / "unused" / "tokenizer.json").exists()
+    assert "LlamaTokenizer" in (tmp_path / "unused" / "tokenizer_config.json").read_text()
+    assert isinstance(read_model(tmp_path / "unused").tokenizer, SentencePieceTokenizer)
+
+
+def test_a_vocabulary_that_no_form_holds_is_refused(tmp_path, tiny_config):
+    class Foreign:
+        vocab_size = 40
+
+    with pytest.raises(TokenizerError, match="tokenizer: found Foreign"):
+        write_model(replace(random_model(tiny_config), tokenizer=Foreign()), tmp_path / "model", "safetensors")
+    assert not (tmp_path / "model").exists()
+
+
+def test_files_of_a_tokenizer_are_copied_to_the_byte(tmp_path, tiny_config, toy, toy_sentencepiece_bytes):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tokenizer.model").write_bytes(toy_sentencepiece_bytes)
+    model = random_model(replace(tiny_config, vocab_size=toy.vocab_size))
+    huggingface.write(model, tmp_path / "model", tokenizer_folder=tmp_path / "data")
+    assert (tmp_path / "model" / "tokenizer.model").read_bytes() == toy_sentencepiece_bytes
+    assert (tmp_path / "model" / "tokenizer.json").exists()
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["bos_token_id"] == 1
+    assert read_model(tmp_path / "model").tokenizer is not None
+
+
+def test_a_model_written_over_another_leaves_nothing_of_it(tmp_path, tiny_config, toy):
+    folder = tmp_path / "model"
+    write_model(toy_model(to_llama2c(toy), tiny_config), folder, "safetensors")
+    write_index(folder, {"a": "b.safetensors"})
+    (folder / "notes.txt").write_text("mine")
+    squeezing = SentencePieceTokenizer(toy.pieces, toy.scores, toy.types, replace(toy.rules, remove_extra_whitespaces=True))
+    write_model(toy_model(squeezing, replace(tiny_config, n_layers=1)), folder, "safetensors")
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "generation_config.json", "model.safetensors", "notes.txt", "tokenizer.json", "tokenizer.model",
+        "tokenizer_config.json",
+    }  # fmt: skip
+    assert read_model(folder).config.n_layers == 1
+
+
+def test_a_model_may_be_written_over_its_own_folder(folder):
+    before = (folder / "model.safetensors").read_bytes()
+    huggingface.write(huggingface.read(folder), folder)
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_a_new_folder_is_whole_or_absent(tmp_path, tiny_config, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(huggingface, "_write_weights", fail)
+    with pytest.raises(ModelFileError, match=r"model: writing: found No space left on device"):
+        huggingface.write(random_model(tiny_config), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_model_is_not_written(tmp_path, tiny_config):
+    model = random_model(tiny_config)
+    del model.tensors["norm"]
+    with pytest.raises(ModelError, match="norm is missing"):
+        huggingface.write(model, tmp_path / "model")
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelFileError, match=r"file: folder: found a file, expected a folder or a new name"):
+        huggingface.write(random_model(tiny_config), tmp_path / "file")
+
+
+def test_the_real_model_comes_back_and_tells_the_same(shared_data, tmp_path):
+    model = read_model(shared_data / "models/stories260K/stories260K.bin")
+    write_model(model, tmp_path / "model", "safetensors")
+    read = read_model(tmp_path / "model")
+    assert_equal(read, model)
+    assert read.tokenizer is not None
+    write_tokenizer(read.tokenizer, tmp_path / "tok.bin")  # pyright: ignore[reportArgumentType]
+    assert (tmp_path / "tok.bin").read_bytes() == (shared_data / "models/stories260K/tok512.bin").read_bytes()

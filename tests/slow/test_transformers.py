@@ -1,0 +1,94 @@
+"""transformers, which shares no line with us, reads our folders and writes ours to read: same logits, same ids.
+
+It takes seconds to import and comes with torch, so it is no dependency of the ordinary tests.
+"""
+
+import numpy as np
+import pytest
+
+from llamita.config import ModelConfig
+from llamita.engine import Engine
+from llamita.formats import huggingface, read_model
+from llamita.model import Model, random_model
+from llamita.tokenizer.conversion import to_llama2c
+from llamita.tokenizer.sentencepiece import parse_sentencepiece
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
+
+IDS = [1, 5, 7, 2, 39, 5, 5, 11, 0, 3]
+CONFIGS = {
+    "tied": ModelConfig(16, 2, 4, 4, 24, 40, 32),
+    "untied": ModelConfig(16, 2, 4, 4, 24, 40, 32, tied_embedding=False),
+    "grouped queries": ModelConfig(32, 3, 8, 2, 40, 40, 32, rope_theta=500.0, norm_epsilon=1e-3),
+    "wide heads": ModelConfig(16, 2, 4, 2, 24, 40, 32, head_size=10, tied_embedding=False),
+}
+
+
+def our_logits(model: Model) -> np.ndarray:
+    engine = Engine(model, n_threads=1)
+    try:
+        return engine.logits(IDS)
+    finally:
+        engine.close()
+
+
+def their_logits(folder) -> np.ndarray:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        return model(torch.tensor([IDS])).logits[0].numpy()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_transformers_computes_our_logits_from_our_folder(tmp_path, name, dtype):
+    model = random_model(CONFIGS[name])
+    huggingface.write(model, tmp_path / "model", dtype)
+    read = read_model(tmp_path / "model")
+    assert read.config == CONFIGS[name]
+    np.testing.assert_allclose(our_logits(read), their_logits(tmp_path / "model"), atol=1e-4)
+    if dtype == "f32":
+        np.testing.assert_allclose(our_logits(model), their_logits(tmp_path / "model"), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("shard_size", ["1GB", "8KB"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_we_compute_the_logits_of_a_folder_of_transformers(tmp_path, tied, shard_size, dtype):
+    config = transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=40,
+        max_position_embeddings=64, tie_word_embeddings=tied, initializer_range=0.3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(tmp_path, max_shard_size=shard_size)
+    assert (tmp_path / "model.safetensors").exists() == (shard_size == "1GB")
+    np.testing.assert_allclose(our_logits(read_model(tmp_path)), their_logits(tmp_path), atol=1e-4)
+
+
+def test_a_head_of_its_own_counts_whatever_the_config_says_as_in_transformers(tmp_path):
+    huggingface.write(random_model(CONFIGS["untied"]), tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"tie_word_embeddings": false', '"tie_word_embeddings": true'))
+    np.testing.assert_allclose(our_logits(read_model(tmp_path)), their_logits(tmp_path), atol=1e-4)
+
+
+@pytest.mark.parametrize("convert", [lambda tokenizer: tokenizer, to_llama2c], ids=["sentencepiece", "llama2c"])
+def test_auto_tokenizer_gives_our_ids_and_texts(tmp_path, toy_sentencepiece_bytes, convert):
+    tokenizer = convert(parse_sentencepiece(toy_sentencepiece_bytes, "toy.model"))
+    config = ModelConfig(16, 1, 2, 2, 24, tokenizer.vocab_size, 32)
+    model = random_model(config)
+    huggingface.write(Model(config, model.tensors, tokenizer), tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert (theirs.bos_token_id, theirs.eos_token_id, len(theirs)) == (1, 2, tokenizer.vocab_size)
+    for text in ["Once upon a time, Lily saw a ball.", "  a  b ", "😀 日本語 café\n\n", "", "12,000", "</ s> <0x41>"]:
+        ids = tokenizer.encode(text, bos=True)
+        assert theirs.encode(text) == ids
+        assert theirs.decode(ids, skip_special_tokens=True) == text
+
+
+def test_generate_ends_where_llamita_does(tmp_path, toy_sentencepiece_bytes):
+    tokenizer = parse_sentencepiece(toy_sentencepiece_bytes, "toy.model")
+    config = ModelConfig(16, 1, 2, 2, 24, tokenizer.vocab_size, 32)
+    huggingface.write(Model(config, random_model(config).tensors, tokenizer), tmp_path)
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id == [2, 1]
