@@ -1,0 +1,127 @@
+"""How a model of known shape is trained on a known number of tokens: the second half of a plan, a TrainConfig.
+
+Each rule is one function with its source. Knows no torch; what the machine can do comes in as a Machine.
+"""
+
+from dataclasses import fields, replace
+
+from llamita.config import ModelConfig
+from llamita.errors import SettingError
+from llamita.train.arithmetic import activation_bytes_per_token, flops_per_token, state_bytes
+from llamita.train.config import TrainConfig
+from llamita.train.ledger import Ledger
+from llamita.train.machine import Machine
+
+# The highest learning rate, by parameters. Above 100M after GPT-3's table 2.1 (arXiv:2005.14165); small ones bear more.
+# Muon's updates are scaled to the size of AdamW's (arXiv:2502.16982), so that one table serves both.
+LEARNING_RATES = (
+    (1e6, 4e-3), (5e6, 3e-3), (2e7, 2e-3), (6e7, 1e-3), (2e8, 6e-4), (5e8, 3e-4), (1e9, 2.5e-4), (2e9, 2e-4), (1e10, 1.2e-4)
+)  # fmt: skip
+LOWEST_LEARNING_RATE = 1e-4
+BATCH_TOKENS = {"cpu": 8192, "mps": 16384, "cuda": 65536}  # in one pass: enough to keep matrix units busy
+MEMORY_SHARE = 0.7  # of the free memory; the rest is for the system and for what the formula leaves out
+FEWEST_UPDATE_TOKENS, MOST_UPDATE_TOKENS = 2048, 4 << 20
+SECONDS_WORTH_COMPILING = 300.0
+
+
+def update_tokens_for(n_tokens: int) -> float:
+    """Tokens behind one update: 100 thousand for a run of a billion tokens, times (tokens / billion) ** 0.383.
+
+    The power is nanochat's fit of the best batch against the length of the run. A short run gets a thousand updates rather than
+    large ones.
+    """
+    by_law = 100_000 * (n_tokens / 1e9) ** 0.383
+    return min(max(min(by_law, n_tokens / 1000), FEWEST_UPDATE_TOKENS), MOST_UPDATE_TOKENS)
+
+
+def learning_rate_for(n_parameters: int) -> float:
+    """The highest learning rate for a size."""
+    return next((rate for limit, rate in LEARNING_RATES if n_parameters < limit), LOWEST_LEARNING_RATE)
+
+
+def dropout_for(n_parameters: int, epochs: float) -> float:
+    """Dropout against learning by heart: none while the text is nearly new, and less for a model that has no room for it."""
+    if epochs <= 4:
+        return 0.0
+    return 0.05 if n_parameters < 1_000_000 else 0.1
+
+
+def choose_training(
+    config: ModelConfig, n_tokens: int, epochs: float, machine: Machine, published: TrainConfig | None, ledger: Ledger
+) -> TrainConfig:
+    """Every number of a TrainConfig: the published one's, else ours, and the user's above both. Raises SettingError."""
+    known = {field.name for field in fields(TrainConfig)} | {field.name for field in fields(ModelConfig)}
+    if unknown := sorted(set(ledger.overrides) - known):
+        raise SettingError(f"plan: found unknown field {unknown[0]}, expected one of {', '.join(sorted(known))}")
+    if published is None:
+        draft = _our_draft(config, epochs, ledger)
+        wanted_tokens = update_tokens_for(n_tokens)
+        sequences = 1 << max(0, round(wanted_tokens / config.context) - 1).bit_length()
+        how = "100 thousand x (tokens / billion) ** 0.383, 1/1000 of all at most"
+    else:
+        draft, sequences, how = published, published.sequences_per_update, "as published"
+    draft = _with_numbers(draft, config, n_tokens, machine, ledger)
+    draft = _with_batch(draft, config, sequences, how, machine, ledger)
+    draft = _with_steps(draft, config, n_tokens, published, ledger)
+    given = {name: value for name, value in ledger.overrides.items() if hasattr(draft, name)}
+    return replace(draft, **given).validate()
+
+
+def _our_draft(config: ModelConfig, epochs: float, ledger: Ledger) -> TrainConfig:
+    rate = ledger.choose("learning_rate", learning_rate_for(config.n_parameters), "by the number of parameters")
+    dropout = ledger.choose("dropout", dropout_for(config.n_parameters, epochs), "none up to 4 epochs")
+    return TrainConfig(1, 1, 1, learning_rate=rate, warmup_steps=1, dropout=dropout)
+
+
+def _with_numbers(draft: TrainConfig, config: ModelConfig, n_tokens: int, machine: Machine, ledger: Ledger) -> TrainConfig:
+    """The dtype that the machine multiplies fastest, and whether compiling pays."""
+    seconds = n_tokens * flops_per_token(config) / machine.flops_per_second / machine.n_devices
+    pays = machine.can_compile and (machine.device == "cuda" or seconds > SECONDS_WORTH_COMPILING)
+    dtype = ledger.choose("dtype", machine.dtype, "the fastest of this machine")
+    compiled = ledger.choose("compile", pays, "pays where a run takes more than some minutes and a compiler is there")
+    return replace(draft, dtype=dtype, compile=compiled)
+
+
+def _with_batch(
+    draft: TrainConfig, config: ModelConfig, sequences: int, how: str, machine: Machine, ledger: Ledger
+) -> TrainConfig:
+    """Split an update's sequences into batches that fit the memory of one device."""
+    own = -(-sequences // machine.n_devices)
+    most = min(own, max(1, BATCH_TOKENS[machine.device] // config.context), _batch_that_fits(draft, config, machine))
+    batch = max(size for size in range(1, most + 1) if own % size == 0)
+    if "accumulation" in ledger.overrides:
+        batch = max(1, round(sequences / max(1, ledger.overrides["accumulation"])))
+    batch = ledger.choose("batch", batch, f"fits memory, {BATCH_TOKENS[machine.device]:,} tokens at most")
+    accumulation = -(-own // max(1, batch)) * machine.n_devices
+    accumulation = ledger.choose("accumulation", accumulation, f"{sequences:,} sequences / batch")
+    ledger.add("tokens per update", how, batch * accumulation * config.context)
+    return replace(draft, batch=batch, accumulation=accumulation)
+
+
+def _batch_that_fits(draft: TrainConfig, config: ModelConfig, machine: Machine) -> int:
+    if machine.memory_bytes is None:
+        return 1 << 30
+    free = machine.memory_bytes * MEMORY_SHARE - sum(state_bytes(config, draft).values())
+    return max(1, int(free // (activation_bytes_per_token(config, draft) * config.context)))
+
+
+def _with_steps(
+    draft: TrainConfig, config: ModelConfig, n_tokens: int, published: TrainConfig | None, ledger: Ledger
+) -> TrainConfig:
+    """The number of updates, and everything that happens every so many of them."""
+    tokens_per_update = max(1, draft.sequences_per_update * config.context)
+    n_steps = ledger.choose("n_steps", max(1, round(n_tokens / tokens_per_update)), "tokens / tokens per update")
+    warmup, why = max(1, min(1000, n_steps // 25)), "1/25 of the steps, 1,000 at most"
+    if published is not None and n_steps >= published.n_steps:
+        warmup, why = published.warmup_steps, "as published"
+    every = max(1, min(1000, n_steps // 20))
+    share = int(0.003 * n_steps * tokens_per_update)  # twenty measurements then cost about 2 % of the run
+    return replace(
+        draft,
+        n_steps=n_steps,
+        warmup_steps=ledger.choose("warmup_steps", warmup, why),
+        eval_every=ledger.choose("eval_every", every, "twenty times in a run, every 1,000 steps at least"),
+        eval_tokens=min(max(share, 8192), 1 << 20),
+        sample_every=2 * every,
+        save_every=every,
+    )
