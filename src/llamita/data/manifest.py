@@ -104,7 +104,7 @@ class Manifest:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write manifest.json, whole or not at all."""
     with atomic_file(folder / MANIFEST_NAME) as file:
-        file.write(json.dumps(manifest.to_dict(), indent=1, ensure_ascii=False).encode("utf-8") + b"\n")
+        file.write(json.dumps(manifest.to_dict(), indent=1).encode() + b"\n")
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from itertools import chain
@@ -20,7 +21,7 @@ from llamita.data.overlap import RUN_TOKENS, measure_overlap
 from llamita.data.progress import Progress
 from llamita.data.shards import map_shards, open_dataset
 from llamita.data.sources import GUESS, Document, ReadOptions, Source, documents, find_sources
-from llamita.data.split import Batch, Side, Splitter
+from llamita.data.split import SIDES, Batch, Side, Splitter
 from llamita.data.tokenizer_copy import copy_tokenizer, find_tokenizer
 from llamita.data.workers import Team, part_name, wait_for
 from llamita.errors import DataError, one_line
@@ -48,7 +49,26 @@ class PrepareOptions:
 DEFAULTS = PrepareOptions()
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Job:
+    """What is known before any text is read; tokenizer_path is the copy in the folder."""
+
+    folder: Path
+    sources: list[Source]
+    validation: list[Source]
+    read: ReadOptions
+    recipe: Recipe
+    tokenizer: Tokenizer
+    tokenizer_path: Path
+
+    @property
+    def n_text_bytes(self) -> int:
+        """About how much text there is, 0 where nobody knows."""
+        sources = [*self.sources, *self.validation]
+        return 0 if any(source.kind == "dataset" for source in sources) else sum(source.n_text_bytes for source in sources)
+
+
+@dataclass(frozen=True)
 class _Part:
     """A batch on its way: its file, and what of it the manifest needs."""
 
@@ -61,12 +81,12 @@ class _Part:
 
 @dataclass
 class _Facts:
-    """What is known only when all documents were read."""
+    """What is known only when all text was read; parts in the order of their text."""
 
     detected: dict[str, str] = field(default_factory=dict)
     parts: list[_Part] = field(default_factory=list)
     n_reused: int = 0
-    digest: str = ""
+    text_sha256: str = ""
 
 
 def prepare(
@@ -86,41 +106,34 @@ def prepare(
     """
     progress = progress or Progress()
     folder = Path(out)
-    tokenizer_path = find_tokenizer(tokenizer_path)
+    named_tokenizer = find_tokenizer(tokenizer_path)
     sources = find_sources(names)
     validation = find_sources(options.validation) if options.validation else []
     _check_apart(folder, [*names, *options.validation])
     recipe = Recipe(
-        sha256(tokenizer_path.read_bytes()).hexdigest(),
-        tuple(map(asdict, sources)),
-        tuple(map(asdict, validation)),
-        options.read.field,
-        options.read.separator,
+        tokenizer_sha256=sha256(named_tokenizer.read_bytes()).hexdigest(),
+        sources=tuple(map(asdict, sources)),
+        validation_sources=tuple(map(asdict, validation)),
+        field=options.read.field,
+        separator=options.read.separator,
     )
     finished = _finished(folder, recipe)
     if finished:
         progress.say(f"{folder}: prepared already")
         return finished
     _make(folder / PARTS_NAME)
-    copied_path, tokenizer = copy_tokenizer(tokenizer_path, folder)
-    splitter = Splitter(sum(source.n_text_bytes for source in sources) if all(s.n_text_bytes for s in sources) else 0)
-    facts = _encode(sources, validation, splitter, options, copied_path, recipe, progress)
-    manifest = _assemble(folder, facts, splitter, tokenizer, copied_path.name, recipe)
+    copied_path, tokenizer = copy_tokenizer(named_tokenizer, folder)
+    job = _Job(folder, sources, validation, options.read, recipe, tokenizer, copied_path)
+    splitter = Splitter(job.n_text_bytes)
+    facts = _encode(job, splitter, _n_workers(options.workers, job.n_text_bytes), progress)
+    manifest = _assemble(job, facts, splitter)
     write_manifest(manifest, folder)
     shutil.rmtree(folder / PARTS_NAME, ignore_errors=True)
     return manifest
 
 
-def _encode(
-    sources: Sequence[Source],
-    validation: Sequence[Source],
-    splitter: Splitter,
-    options: PrepareOptions,
-    tokenizer_path: Path,
-    recipe: Recipe,
-    progress: Progress,
-) -> _Facts:
-    """Have every batch encoded that no earlier run has; the parts, in the order of their text."""
+def _encode(job: _Job, splitter: Splitter, n_workers: int, progress: Progress) -> _Facts:
+    """Have every batch encoded that no earlier run has."""
     facts = _Facts()
 
     def note(source: Source, line: str) -> None:
@@ -128,80 +141,70 @@ def _encode(
             progress.say(f"{source.name}: {line}")
         facts.detected[source.name] = line
 
-    texts = documents(sources, options.read, note)
-    if validation:
-        batches = chain(
-            splitter.batches_of("validation", documents(validation, options.read, note)), splitter.batches_of("train", texts)
-        )
+    texts = documents(job.sources, job.read, note)
+    if job.validation:
+        given = documents(job.validation, job.read, note)
+        batches = chain(splitter.batches_of("validation", given), splitter.batches_of("train", texts))
     else:
         batches = splitter.batches(texts)
-    total_bytes = sum(source.n_text_bytes for source in [*sources, *validation])
-    with Team(tokenizer_path, _n_workers(options.workers, total_bytes)) as team:
-        for done_bytes in _run(batches, team, tokenizer_path.parent / PARTS_NAME, recipe.tokenizer_sha256, facts):
-            progress.update(done_bytes, total_bytes)
+    with Team(job.tokenizer_path, n_workers) as team:
+        for done_bytes in _run(batches, team, job, facts):
+            progress.update(done_bytes, job.n_text_bytes)
     if facts.n_reused:
         progress.say(f"{facts.n_reused} of {len(facts.parts)} parts were there from an earlier run")
-    for side in ("train", "validation"):
-        if not any(part.side == side for part in facts.parts):
-            names = ", ".join(source.name for source in (validation if side == "validation" else sources))[:200]
+    sides = {part.side for part in facts.parts}
+    for side, sources in (("train", job.sources), ("validation", job.validation or job.sources)):
+        if side not in sides:
+            names = ", ".join(source.name for source in sources[:3])
             raise DataError(one_line(f"{names}: found no documents for {side}, expected text"))
     return facts
 
 
-def _run(batches: Iterator[Batch], team: Team, folder: Path, tokenizer_sha256: str, facts: _Facts) -> Iterator[int]:
-    """Encode batches, a few at a time, and yield the bytes of text done so far."""
-    running = deque()
+def _run(batches: Iterator[Batch], team: Team, job: _Job, facts: _Facts) -> Iterator[int]:
+    """Encode batches, a few at a time, note the parts in facts, and yield the bytes of text done so far."""
+    running: deque[tuple[_Part, Future[None] | None]] = deque()
     all_digests = sha256()
     done_bytes = 0
-    while True:
-        batch = next(batches, None)
+    for batch in chain(batches, [None]):
         if batch:
             all_digests.update(batch.side.encode() + batch.digests)
-            part = _Part(
-                batch.side,
-                folder / part_name(batch, tokenizer_sha256),
-                len(batch.documents),
-                batch.n_bytes,
-                (batch.documents[0], batch.documents[-1]),
-            )
+            path = job.folder / PARTS_NAME / part_name(batch, job.recipe.tokenizer_sha256)
+            ends = batch.documents[0], batch.documents[-1]
+            part = _Part(batch.side, path, len(batch.documents), batch.n_bytes, ends)
+            is_there = path.exists()
             facts.parts.append(part)
-            facts.n_reused += part.path.exists()
-            running.append((part, None if part.path.exists() else team.submit(batch, part.path)))
+            facts.n_reused += is_there
+            running.append((part, None if is_there else team.submit(batch, path)))
         while running and (batch is None or len(running) > team.n_workers + 1):
             part, work = running.popleft()
             if work:
                 wait_for(work, part.ends)
             done_bytes += part.n_bytes
             yield done_bytes
-        if batch is None:
-            facts.digest = all_digests.hexdigest()
-            return
+    facts.text_sha256 = all_digests.hexdigest()
 
 
-def _assemble(
-    folder: Path, facts: _Facts, splitter: Splitter, tokenizer: Tokenizer, tokenizer_name: str, recipe: Recipe
-) -> Manifest:
+def _assemble(job: _Job, facts: _Facts, splitter: Splitter) -> Manifest:
     """Join the parts into shards and measure what the two sides share."""
-    dtype = token_dtype(tokenizer.vocab_size)
-    splits = {side: _join(folder, side, facts.parts, dtype.itemsize) for side in ("train", "validation")}
+    dtype, vocab_size = token_dtype(job.tokenizer.vocab_size), job.tokenizer.vocab_size
+    splits = {side: _join(job.folder, side, facts.parts, dtype.itemsize) for side in SIDES}
     kept = {shard.name for split in splits.values() for shard in split.shards}
-    for stale in [path for side in splits for path in folder.glob(f"{side}-?????.bin") if path.name not in kept]:
+    for stale in [path for side in SIDES for path in job.folder.glob(f"{side}-?????.bin") if path.name not in kept]:
         stale.unlink()  # of an earlier run with more text that never came to its manifest
-    shards = [map_shards(folder, split, dtype.name, tokenizer.vocab_size) for split in splits.values()]
-    run_share, n_runs = measure_overlap(*shards)
+    run_share, n_runs = measure_overlap(*[map_shards(job.folder, splits[side], dtype.name, vocab_size) for side in SIDES])
     return Manifest(
         dtype=dtype.name,
-        vocab_size=tokenizer.vocab_size,
-        bos_id=tokenizer.bos_id,
-        eos_id=tokenizer.eos_id,
-        tokenizer=tokenizer_name,
-        text_sha256=facts.digest,
+        vocab_size=vocab_size,
+        bos_id=job.tokenizer.bos_id,
+        eos_id=job.tokenizer.eos_id,
+        tokenizer=job.tokenizer_path.name,
+        text_sha256=facts.text_sha256,
         train=splits["train"],
         validation=splits["validation"],
         n_duplicates=splitter.n_duplicates,
         overlap=Overlap(splitter.n_shared, run_share, n_runs, RUN_TOKENS),
         detected=facts.detected,
-        recipe=recipe,
+        recipe=job.recipe,
     )
 
 

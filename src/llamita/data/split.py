@@ -22,6 +22,7 @@ MOST_BYTES = 4 << 20  # and less of a large one: more would only take time
 _DIGESTED_BYTES = 1 << 20
 
 Side = Literal["train", "validation"]
+SIDES: tuple[Side, ...] = ("train", "validation")
 
 
 @dataclass
@@ -44,7 +45,8 @@ def validation_bytes(n_text_bytes: int) -> int:
     """How much of a text of about this size shall validate; of a text of unknown size (0), the most."""
     if not n_text_bytes:
         return MOST_BYTES
-    return round(min(max(SHARE * n_text_bytes, min(LARGEST_SHARE * n_text_bytes, LEAST_BYTES)), MOST_BYTES))
+    wanted = max(SHARE * n_text_bytes, min(LARGEST_SHARE * n_text_bytes, LEAST_BYTES))
+    return max(1, round(min(wanted, MOST_BYTES)))
 
 
 class Splitter:
@@ -57,7 +59,7 @@ class Splitter:
     def __init__(self, n_text_bytes: int) -> None:
         self.n_duplicates = self.n_shared = 0
         self._wanted_bytes = validation_bytes(n_text_bytes)
-        self._share = self._wanted_bytes / n_text_bytes if n_text_bytes else SHARE
+        self._share = min(LARGEST_SHARE, self._wanted_bytes / n_text_bytes) if n_text_bytes else SHARE
         self._given = DigestSet()  # validation text that the user named
         self._seen = DigestSet()
 
@@ -74,7 +76,7 @@ class Splitter:
             yield batch
 
     def batches(self, documents: Iterable[Document]) -> Iterator[Batch]:
-        """Batches of both sides, drawn by lot; where the lot falls on none, the end of the text validates.
+        """Batches of both sides, drawn by lot; where it falls on none or all, the end of the text validates.
 
         Raises DataError where there is too little text to be divided.
         """
@@ -87,8 +89,9 @@ class Splitter:
                 yield pending[side]
                 pending[side] = Batch(side)
             pending[side].add(document, n_bytes, digests.tobytes())
-        if not pending["validation"].documents:
-            pending = _divide(pending["train"].documents, self._wanted_bytes)
+        train, validation = pending["train"].documents, pending["validation"].documents
+        if bool(train) != bool(validation):
+            pending = _divide(train or validation, self._wanted_bytes)
         yield from (batch for batch in pending.values() if batch.documents)
 
     def _new(self, documents: Iterable[Document], seen: DigestSet) -> Iterator[tuple[Document, int, np.ndarray]]:

@@ -17,6 +17,7 @@ from llamita.errors import DataError, one_line
 
 LONGEST = 1 << 20  # characters of a document; longer ones are cut
 MARKERS = ("<|endoftext|>", "<|end_of_text|>", "</s>")
+CHUNK = 1 << 20  # characters read at once
 _HEAD = 1 << 16  # characters that are looked at to guess the separator
 _LONG_LINE = 200  # characters of a line, on average, where a line is a whole document
 _PATTERNS = {"line": "\n", "blank": r"\n[ \t]*\n"}
@@ -27,12 +28,12 @@ def read(path: str, separator: str) -> Iterator[str]:
     pattern = re.compile(_PATTERNS.get(separator) or re.escape(separator))
     rest = ""
     with open_text(path) as stream:
-        while chunk := stream.read(LONGEST):
+        while chunk := stream.read(CHUNK):
             rest += chunk
             if separator != "file":
                 *whole, rest = pattern.split(rest)
                 yield from whole
-            while len(rest) > 2 * LONGEST:  # far enough from the end, where a marker may have begun
+            while len(rest) > LONGEST + CHUNK:  # far enough from the end, where a marker may have begun
                 end = border(rest, LONGEST)
                 yield rest[:end]
                 rest = rest[end:]

@@ -8,9 +8,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -43,6 +44,9 @@ class Team:
         if self.n_workers > 1:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.n_workers, context, _start_worker, (self._tokenizer_path,))
+            with _interrupts_held():  # workers inherit that, and would otherwise complain of one before they are ready
+                for _ in range(self.n_workers):
+                    self._pool.submit(os.getpid)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,6 +84,19 @@ def encode_part(encoder: DocumentEncoder, documents: Sequence[Document], path: P
         raise DataError(one_line(f"{_culprit(encoder, documents)}: cannot be encoded: {error!r}")) from error
     with atomic_file(path) as file:
         file.write(tokens.tobytes())
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait; Windows cannot, and there it reaches workers that start."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(tokenizer_path: Path) -> None:
