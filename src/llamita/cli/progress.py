@@ -35,8 +35,13 @@ class TextProgress(Progress):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal to others; lines still come."""
         if self._bar:
             self._bar.stop()
+            self._bar = None
 
     def say(self, line: str) -> None:
         """Show a line above the bar."""

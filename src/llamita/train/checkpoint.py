@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def save(folder: Path, state: RunState, model: Model, tokenizer_folder: Path, op
     try:
         huggingface.write(model, part, tokenizer_folder=tokenizer_folder)
         write_tensors(part / OPTIMIZER_FILE, optimizer)
-        sums = {file.name: _sha256(file) for file in sorted(part.iterdir())}
+        sums = {file.name: sha256_of(file) for file in sorted(part.iterdir())}
         with atomic_file(part / STATE_FILE) as file:
             file.write(json.dumps(asdict(state) | {"sha256": sums}, indent=1).encode())
         if target.exists():  # a damaged one that the run fell back from
@@ -94,7 +94,7 @@ def read_state(path: Path) -> RunState:
         raise DataError(f"{path / STATE_FILE}: version: found {state.version}, expected {VERSION}")
     for name, expected in state.sha256.items():
         try:
-            found = _sha256(path / name)
+            found = sha256_of(path / name)
         except OSError as error:
             raise DataError(f"{path / name}: {error.strerror}, expected a file of the checkpoint") from None
         if found != expected:
@@ -153,15 +153,18 @@ def publish(checkpoint: Path, folder: Path) -> None:
     sync_folder(folder)
 
 
-def differences(old: RunState, new: RunState, changeable: frozenset[str]) -> list[str]:
-    """What of a run is not as it was, one "name: then ..., now ..." each; changeable fields of the recipe are left out."""
-    pairs = [(f"{table}.{name}", value, new.recipe[table].get(name)) for table in old.recipe for name, value in old.recipe[table].items()]
-    pairs = [pair for pair in pairs if pair[0] not in changeable]
-    pairs += [(f.name, getattr(old, f.name), getattr(new, f.name)) for f in fields(RunState) if f.name in ENVIRONMENT]
-    return [f"{name}: then {then}, now {now}" for name, then, now in pairs if then != now]
+def differences(then: RunState, now: RunState, changeable: frozenset[str]) -> list[str]:
+    """What of recipe and data is not as it was, one "name: then ..., now ..." each; changeable, as "table.field", may be."""
+    pairs = [("data", then.data_fingerprint[:12], now.data_fingerprint[:12])]
+    for table, values in then.recipe.items():
+        pairs += [(f"{table}.{name}", value, now.recipe[table].get(name)) for name, value in values.items()]
+    return [f"{name}: then {old}, now {new}" for name, old, new in pairs if old != new and name not in changeable]
 
 
-ENVIRONMENT = ("data_fingerprint", "n_ranks", "n_threads", "device")
+def environment_differences(then: RunState, now: RunState) -> list[str]:
+    """What of the machine is not as it was, one line each."""
+    pairs = [(name, getattr(then, name), getattr(now, name)) for name in ("n_ranks", "n_threads", "device")]
+    return [f"{name}: then {old}, now {new}" for name, old, new in pairs if old != new]
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -180,6 +183,7 @@ def _remove(path: Path) -> None:
     shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

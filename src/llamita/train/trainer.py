@@ -182,6 +182,7 @@ class Trainer:
 
     def _write(self, state: RunState, model: Model, optimizer: dict) -> None:
         folder = self.folder / CHECKPOINTS
+        self.recorder.sync()  # a log is never behind the checkpoint that goes on from it
         written = checkpoint.save(folder, state, model, self.dataset.folder, optimizer)
         best = checkpoint.best_of(folder)
         if best is None or best[1] == state.step:
