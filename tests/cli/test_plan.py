@@ -34,7 +34,7 @@ def test_a_plan_for_a_text_is_one_json_object(tmp_path: Path, capsys):
     [
         (["--params", "many"], 2),
         (["--params", "nanM"], 2),
-        ([], 1),
+        (["--hours", "-1"], 1),
         (["--preset", "3M"], 1),
         (["--data", "no/such/text"], 1),
         (["--params", "1M", "--device", "toaster"], 1),

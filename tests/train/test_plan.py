@@ -43,6 +43,11 @@ def test_any_text_leads_to_a_run_that_ends_in_time(n_bytes: int, machine: Machin
     assert made.recipe.model.context * 64 <= max(64 * 32, n_bytes / 2)
 
 
+def test_an_untouched_dial_means_half_an_hour():
+    assert plan(Dial(), None, LAPTOP, {}) == plan(HALF_AN_HOUR, None, LAPTOP, {})
+    assert choose_vocab_size(10**9, Dial(), LAPTOP) == choose_vocab_size(10**9, HALF_AN_HOUR, LAPTOP)
+
+
 def test_more_time_or_more_text_make_a_larger_model():
     sizes = [plan_for_text(n_bytes).recipe.model.n_parameters for n_bytes in (10**5, 10**6, 10**8)]
     assert sizes == sorted(set(sizes))
@@ -97,7 +102,6 @@ def test_a_given_number_of_heads_brings_their_size_along():
 @pytest.mark.parametrize(
     ("dial", "overrides"),
     [
-        (Dial(), {}),
         (Dial(preset="16M"), {}),
         (Dial(preset="15M", params=10**6), {}),
         (Dial(params=5), {}),

@@ -56,8 +56,8 @@ def plan(dial: Dial, data: DataFacts | None, machine: Machine, overrides: Mappin
 
     Raises SettingError or ModelError, one line, where the user's numbers are out of range or do not fit each other.
     """
-    ledger = Ledger(overrides)
-    model = choose_model(dial.validate(), data, machine, ledger)
+    ledger, dial = Ledger(overrides), dial.validate().settled()
+    model = choose_model(dial, data, machine, ledger)
     n_tokens = choose_tokens(dial, model, data, machine, ledger)
     epochs = n_tokens / data.n_tokens if data else 0.0
     training = choose_training(model, n_tokens, epochs, machine, PUBLISHED.get(dial.preset or ""), ledger)

@@ -12,6 +12,7 @@ from llamita.train.ledger import Ledger, amount
 from llamita.train.machine import Machine
 from llamita.train.published import PUBLISHED
 
+DEFAULT_HOURS = 0.5  # where the user says nothing: worth a coffee, and enough to see a model learn on any machine
 TOKENS_PER_PARAMETER = 20  # the best use of a fixed number of operations (arXiv:2203.15556)
 MOST_EPOCHS = 10  # four are nearly as good as new text, after forty nothing is left to learn (arXiv:2305.16264)
 FEWEST_TOKENS = 400_000  # a few hundred small updates, even of a text of a few pages
@@ -21,7 +22,10 @@ VOCAB_SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32000)
 
 @dataclass(frozen=True)
 class Dial:
-    """What the user decides; None follows from the rest. preset: a published recipe; params: a size, in our own shape."""
+    """What the user decides; None follows from the rest, and if all is None, DEFAULT_HOURS are the time that there is.
+
+    preset: a published recipe; params: a size, in our own shape.
+    """
 
     params: int | None = None
     preset: str | None = None
@@ -38,6 +42,10 @@ class Dial:
         if self.hours is not None and not 0 < self.hours < 1e6:
             raise SettingError(f"hours: found {self.hours}, expected a positive number below 1,000,000")
         return self
+
+    def settled(self) -> "Dial":
+        """The dial that an untouched one stands for; any other as it is."""
+        return Dial(hours=DEFAULT_HOURS) if self == Dial() else self
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ def choose_vocab_size(n_text_bytes: int, dial: Dial, machine: Machine) -> int:
     As many as suit the model that the dial will lead to, and no more than the text can teach. A preset keeps its own number
     where the text is long enough.
     """
+    dial = dial.settled()
     if dial.preset:
         wanted = PRESETS[dial.preset].vocab_size
     else:
@@ -73,7 +82,7 @@ def choose_vocab_size(n_text_bytes: int, dial: Dial, machine: Machine) -> int:
 
 
 def n_parameters_for(dial: Dial, data: DataFacts | None, machine: Machine) -> int:
-    """The number of parameters that a dial without a preset leads to.
+    """The number of parameters that a settled dial without a preset leads to.
 
     Without a size it is the largest that can see TOKENS_PER_PARAMETER within the hours and within MOST_EPOCHS of the text.
     """
@@ -85,8 +94,6 @@ def n_parameters_for(dial: Dial, data: DataFacts | None, machine: Machine) -> in
     if dial.hours is not None:
         budget = dial.hours * 3600 * machine.flops_per_second * machine.n_devices
         limits.append(max((n for n in sizes() if _flops_to_train(n) <= budget), default=SMALLEST))
-    if not limits:
-        raise SettingError("plan: found neither a size, a preset, hours nor a text, expected one of them at least")
     return min(limits)
 
 
