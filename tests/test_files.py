@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from llamita.errors import ModelFileError
-from llamita.files import atomic_file, map_file, read_file
+from llamita.files import atomic_file, atomic_folder, map_file, read_file
 
 OPENERS = [map_file, lambda path: read_file(path, 100)]
 
@@ -131,3 +131,30 @@ def test_a_symbolic_link_stays_one_and_the_mode_is_the_usual(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"new"
     (tmp_path / "plain").touch()
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_a_new_folder_appears_with_all_that_is_in_it(tmp_path):
+    with atomic_folder(tmp_path / "new") as folder:
+        (folder / "file").touch()
+        assert not (tmp_path / "new").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert (tmp_path / "new" / "file").exists()
+
+
+def test_after_an_error_there_is_no_new_folder(tmp_path):
+    with pytest.raises(ModelFileError, match="No such file"), atomic_folder(tmp_path / "new") as folder:
+        (folder / "a" / "b").touch()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_written_into(tmp_path):
+    with atomic_folder(tmp_path) as folder:
+        assert folder == tmp_path.resolve()
+    assert tmp_path.is_dir()
+
+
+def test_a_file_or_a_missing_parent_is_no_place_for_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    for path, message in ((tmp_path / "file", "folder: found a file"), (tmp_path / "a" / "b", "writing: found No such file")):
+        with pytest.raises(ModelFileError, match=message), atomic_folder(path):
+            pass

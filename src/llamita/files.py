@@ -39,7 +39,7 @@ def read_file(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
             n_bytes = os.fstat(file.fileno()).st_size
             if n_bytes > limit_bytes:
                 raise ModelFileError(path, "file size", f"{n_bytes} bytes", f"at most {limit_bytes}")
-            return file.read(limit_bytes)
+            return file.read(n_bytes)
     except OSError as error:
         raise ModelFileError(path, "file", error.strerror, "a readable file") from None
 

@@ -3,7 +3,9 @@
 Damage knows the layout: most random flips die on the first check, so header integers, lengths and tags get extreme values too.
 """
 
+import json
 import random
+import re
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -15,14 +17,35 @@ import pytest
 
 from llamita.config import ModelConfig
 from llamita.errors import LlamitaError
-from llamita.formats import llama2c, llama2c_writer
-from llamita.model import random_model
+from llamita.formats import huggingface, llama2c, llama2c_writer
+from llamita.formats.safetensors import read_arrays
+from llamita.model import random_model, tensor_shapes
 from llamita.tokenizer.conversion import to_llama2c
 from llamita.tokenizer.llama2c import parse_tokenizer_bin, serialize_tokenizer_bin
 from llamita.tokenizer.protobuf import varint
 from llamita.tokenizer.sentencepiece import parse_sentencepiece
 
 INTEGERS = [0, 1, 2, 3, 7, 8, 64, 127, 128, 255, 256, 65535, 65536, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 0x616B3432]
+JSON_VALUE = re.compile(rb'-?[0-9][0-9.e+-]*|true|false|null|"[^"]*"')
+JSON_VALUES = [
+    *(b"%d" % number for number in [*INTEGERS, -1, 1 << 63, 10**400]),
+    *(
+        b"1.5",
+        b"1e999",
+        b"-1e-9",
+        b"NaN",
+        b"true",
+        b"null",
+        b"[]",
+        b"{}",
+        b"[[1]]",
+        b'""',
+        b'"\\n\\u0000"',
+        b'"F32"',
+        b'"..", "a"',
+    ),
+    *(b"9" * 5000, b"[" * 5000, b'{"a":' * 5000, b'"' + b"x" * 5000 + b'"'),
+]
 N_FILES = 1000
 HEAP_LIMIT_BYTES = 4 << 20  # for files of some kilobytes
 
@@ -115,6 +138,60 @@ def test_damaged_models_are_read_or_refused(tmp_path, version):
         if i % 25 == 0:
             assert peak_bytes(lambda: read_or_refuse(read)) < HEAP_LIMIT_BYTES
     assert 0 < n_read < N_FILES
+
+
+def overwrite_json_value(data: bytearray, rng: random.Random) -> None:
+    """Put an extreme value in place of one number or word of a JSON text."""
+    if values := list(JSON_VALUE.finditer(data)):
+        place = rng.choice(values)
+        data[place.start() : place.end()] = rng.choice(JSON_VALUES)
+
+
+def write_with_header(path: Path, header: bytes, rest: bytes) -> None:
+    """A safetensors file whose length of the header is right, so that the header itself is looked at."""
+    path.write_bytes(struct.pack("<Q", len(header)) + header + rest)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with a small untied model, and an index of shards that lists all of it."""
+    config = ModelConfig(8, 2, 2, 1, 12, vocab_size=9, context=6, tied_embedding=False)
+    huggingface.write(random_model(config), tmp_path / "model")
+    names = [huggingface.huggingface_name(name) for name in tensor_shapes(config)]
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-1-of-1.safetensors")}
+    (tmp_path / "model" / huggingface.INDEX_NAME).write_text(json.dumps(index))
+    return tmp_path / "model"
+
+
+def test_damaged_headers_of_safetensors_are_read_or_refused(folder):
+    path = folder / huggingface.WEIGHTS_NAME
+    good, rng = path.read_bytes(), random.Random(6)
+    end = 8 + struct.unpack_from("<Q", good)[0]
+    n_read = 0
+    for i in range(2 * N_FILES):
+        if i % 2:
+            path.write_bytes(damaged(good[:end], rng, [flip, cut, insert, remove, overwrite_anywhere]) + good[end:])
+        else:
+            header = damaged(good[8:end], rng, [flip, insert, remove, *[overwrite_json_value] * 6])
+            write_with_header(path, header, good[end:])
+        n_read += read_or_refuse(lambda: huggingface.read(folder).validate())
+        if i % 25 == 0:
+            assert peak_bytes(lambda: read_or_refuse(lambda: read_arrays(path))) < HEAP_LIMIT_BYTES
+    assert 0 < n_read < 2 * N_FILES
+
+
+@pytest.mark.parametrize("name", [huggingface.CONFIG_NAME, huggingface.INDEX_NAME])
+def test_damaged_json_of_a_folder_is_read_or_refused(folder, name):
+    if name == huggingface.INDEX_NAME:
+        (folder / huggingface.WEIGHTS_NAME).rename(folder / "model-1-of-1.safetensors")
+    good, rng = (folder / name).read_bytes(), random.Random(7)
+    n_read = 0
+    for i in range(2 * N_FILES):
+        (folder / name).write_bytes(damaged(good, rng, [flip, cut, insert, remove, *[overwrite_json_value] * 12]))
+        n_read += read_or_refuse(lambda: huggingface.read(folder).validate())
+        if i % 25 == 0:
+            assert peak_bytes(lambda: read_or_refuse(lambda: huggingface.read(folder))) < HEAP_LIMIT_BYTES
+    assert 0 < n_read < 2 * N_FILES
 
 
 def encode_and_decode(tokenizer) -> None:

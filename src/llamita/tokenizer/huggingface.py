@@ -55,10 +55,10 @@ def check_merges_alone(tokenizer: SentencePieceTokenizer) -> None:
         raise TokenizerError("vocabulary: found one without byte pairs, expected one of BPE")
     if rules.charsmap or rules.whitespace_as_suffix or not rules.escape_whitespaces:
         raise TokenizerError("rules: found a text that is normalized first, expected the identity")
-    for name, kind in (("user-defined", USER_DEFINED), ("unused", UNUSED)):
+    for name, kind in (("a user-defined", USER_DEFINED), ("an unused", UNUSED)):
         if kind in tokenizer.types:
             piece = tokenizer.pieces[tokenizer.types.index(kind)]
-            raise TokenizerError(f"piece {piece}: found a {name} one, expected pieces that merging makes")
+            raise TokenizerError(f"piece {piece}: found {name} one, expected pieces that merging makes")
     normal = {piece for piece, kind in zip(tokenizer.pieces, tokenizer.types, strict=True) if kind == NORMAL}
     for piece in normal:
         if len(piece) > MAX_PIECE_CHARACTERS:
