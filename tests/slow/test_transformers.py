@@ -87,8 +87,11 @@ def test_auto_tokenizer_gives_our_ids_and_texts(tmp_path, toy_sentencepiece_byte
         assert theirs.decode(ids, skip_special_tokens=True) == text
 
 
-def test_generate_ends_where_llamita_does(tmp_path, toy_sentencepiece_bytes):
+def test_generate_takes_what_the_tokenizer_gives_and_ends_where_llamita_does(tmp_path, toy_sentencepiece_bytes):
     tokenizer = parse_sentencepiece(toy_sentencepiece_bytes, "toy.model")
     config = ModelConfig(16, 1, 2, 2, 24, tokenizer.vocab_size, 32)
     huggingface.write(Model(config, random_model(config).tensors, tokenizer), tmp_path)
-    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id == [2, 1]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    prompt = transformers.AutoTokenizer.from_pretrained(tmp_path)("Once", return_tensors="pt")
+    assert theirs.generation_config.eos_token_id == [2, 1]
+    assert theirs.generate(**prompt, max_new_tokens=2).shape[1] > prompt["input_ids"].shape[1]

@@ -146,6 +146,7 @@ def _tokenizer_config(tokenizer: Tokenizer, context: int, has_json: bool) -> byt
         "clean_up_tokenization_spaces": False,
         "eos_token": source.rules.eos_piece if source.eos_id >= 0 else None,
         "legacy": False,
+        "model_input_names": ["input_ids", "attention_mask"],  # else generate() stumbles over token_type_ids
         "model_max_length": context,
         "tokenizer_class": "PreTrainedTokenizerFast" if has_json else "LlamaTokenizer",
         "unk_token": source.pieces[source.types.index(UNKNOWN)],
