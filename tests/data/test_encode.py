@@ -112,8 +112,8 @@ def test_words_are_remembered_only_where_no_piece_crosses_them():
 
 
 def test_forgetting_words_changes_no_id(monkeypatch):
-    monkeypatch.setattr("llamita.data.encode._CACHED_IDS", 10)
-    monkeypatch.setattr("llamita.data.encode._KEYS_PER_GATHER", 7)
+    monkeypatch.setattr("llamita.data.encode._CACHED_WORDS", 10)
+    monkeypatch.setattr("llamita.data.encode._KEYS_AT_ONCE", 7)
     tokenizer = vocabularies()["learned"]
     texts = ["Once upon a time\n\nthe girl said  more", "", "a\nb", "Once upon a time"] * 3
     assert DocumentEncoder(tokenizer).encode(texts).tolist() == plain(tokenizer, texts)

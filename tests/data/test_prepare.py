@@ -1,6 +1,5 @@
 """Text to token shards: the right tokens, the same bytes however the work goes, and nothing half done."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from llamita.data.progress import Progress
 from llamita.data.shards import open_dataset
 from llamita.data.sources import ReadOptions
 from llamita.errors import DataError, ModelFileError
-from llamita.formats import read_tokenizer
+from llamita.formats import read_tokenizer, write_tokenizer
 from stories import story
 
 
@@ -72,7 +71,8 @@ def test_workers_and_shards_of_any_number_hold_the_same(stories_path: Path, toke
 def test_a_finished_folder_is_left_as_it_is(stories_path: Path, tokenizer_path: Path, tmp_path: Path):
     manifest = prepare([stories_path], tokenizer_path, tmp_path / "out")
     times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    assert set(times) == {"manifest.json", "tokenizer.model", "train-00000.bin", "validation-00000.bin"}
+    tokenizers = {"tokenizer.model", "tokenizer.bin", "tokenizer.json"}
+    assert set(times) == {"manifest.json", "train-00000.bin", "validation-00000.bin"} | tokenizers
     listener = Listener()
     assert prepare([stories_path], tokenizer_path, tmp_path / "out", progress=listener) == manifest
     assert listener.lines == [f"{tmp_path / 'out'}: prepared already"]
@@ -106,19 +106,17 @@ def test_validation_text_that_the_training_text_holds_is_reported(stories_path: 
     assert manifest.overlap.run_share > 0.7
 
 
-def test_all_files_of_the_tokenizer_go_along(stories_path: Path, tokenizer_path: Path, tmp_path: Path):
-    from llamita.formats import write_tokenizer
-    from llamita.tokenizer.learn import learn
-
-    folder = tmp_path / "vocabulary"
-    folder.mkdir()
-    shutil.copy(tokenizer_path, folder)
-    write_tokenizer(read_tokenizer(tokenizer_path), folder / "tokenizer.bin")
-    prepare([stories_path], folder, tmp_path / "out")
-    assert (tmp_path / "out" / "tokenizer.bin").read_bytes() == (folder / "tokenizer.bin").read_bytes()
-    write_tokenizer(learn(["another text altogether"], 270), folder / "tokenizer.bin")
-    prepare([stories_path], folder, tmp_path / "other")
-    assert not (tmp_path / "other" / "tokenizer.bin").exists()
+@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.bin", "other.model"])
+def test_the_tokenizer_is_copied_and_written_for_other_programs(
+    stories_path: Path, tokenizer_path: Path, tmp_path: Path, name: str
+):
+    named = tmp_path / name
+    write_tokenizer(read_tokenizer(tokenizer_path), named)
+    manifest = prepare([stories_path], named, tmp_path / "out")
+    assert manifest.tokenizer == f"tokenizer{named.suffix}"
+    assert (tmp_path / "out" / manifest.tokenizer).read_bytes() == named.read_bytes()
+    for written in ("tokenizer.model", "tokenizer.bin"):
+        assert read_tokenizer(tmp_path / "out" / written).encode("Lily ran.") == read_tokenizer(named).encode("Lily ran.")
 
 
 def test_progress_comes_to_its_end(stories_path: Path, tokenizer_path: Path, tmp_path: Path, monkeypatch):

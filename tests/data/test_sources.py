@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_long_lines_without_blank_ones_are_documents(tmp_path: Path):
 def test_a_play_is_one_document(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("First:\nSpeak.\n\nAll:\nWe speak.\n" * 50)
-    assert (len(texts_of(path)), detected(path)) == (1, ["the file is one document"])
+    assert (len(texts_of(path)), detected(path)) == (1, [text_files.describe("file")])
 
 
 @pytest.mark.parametrize(
@@ -166,3 +167,16 @@ def test_a_sample_comes_from_all_over_the_text(tmp_path: Path):
     numbers = [int(text[:4]) for text in sample(find_sources([tmp_path]), GUESS, 10_000)]
     assert 50 <= len(numbers) <= 100
     assert max(numbers) > 900
+
+
+def test_a_large_file_is_read_in_little_memory(tmp_path: Path):
+    path = tmp_path / "large.txt"
+    with path.open("w") as file:
+        for i in range(64):
+            file.write((f"{i} words and more of them. " * 40_000)[: 1 << 20] + "<|endoftext|>" * (i % 2))
+    tracemalloc.start()
+    n_characters = sum(len(document.text) for document in documents(find_sources([path])))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n_characters > 60 << 20
+    assert peak_bytes < 12 << 20

@@ -1,14 +1,14 @@
 """Many documents to token ids at once: BOS and the ids of each text, equal to tokenizer.encode(text, bos=True).
 
 The fast path remembers words. In vocabularies such as llama2.c's no piece reaches over the beginning of a word, so a text is
-cut there and the ids of each word are looked up: a dictionary gives the number of a word, numpy gathers the ids. Whether that
-holds is read from the pieces; where it does not, each text is encoded whole. Knows no file.
+cut there and the ids of each word are looked up, as bytes that only need to be joined. Whether that holds is read from the
+pieces; where it does not, each text is encoded whole. Knows no file.
 """
 
 import re
-from array import array
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.llama2c import Llama2cTokenizer
 from llamita.tokenizer.sentencepiece import BPE, BYTE, CONTROL, SPACE, UNKNOWN, SentencePieceTokenizer
 
-_KEYS_PER_GATHER = 1 << 13  # arrays of this length stay in the cache of a core
-_CACHED_IDS = 1 << 22  # then the words are forgotten; English has far fewer in use
+_KEYS_AT_ONCE = 1 << 13  # so few words stay in the cache of a core between being cut and being looked up
+_CACHED_WORDS = 1 << 20  # then they are forgotten; English has far fewer in use
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -31,39 +31,29 @@ class DocumentEncoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._dtype = token_dtype(tokenizer.vocab_size)
-        self._rules = word_rules(tokenizer)
-        self._words = _Words(tokenizer, self._rules) if self._rules else None
+        rules = word_rules(tokenizer)
+        self._words = _Words(tokenizer, rules, self._dtype) if rules else None
 
     def encode(self, texts: Iterable[str]) -> np.ndarray:
-        """The ids of all texts one after the other, each behind a BOS; uint16 or uint32 (T,).
+        """The ids of all texts one after the other, each behind a BOS; uint16 or uint32 (T,), read-only.
 
         Raises TokenizerError for a text that is no Unicode and for a vocabulary without BOS.
         """
-        if self._words is None or self._rules is None:
-            ids = [np.array(self._tokenizer.encode(text, bos=True), self._dtype) for text in texts]
-            return np.concatenate(ids or [np.empty(0, self._dtype)])
-        parts: list[np.ndarray] = []
+        if self._words is None:
+            ids = [self._tokenizer.encode(text, bos=True) for text in texts]
+            return np.fromiter(chain.from_iterable(ids), self._dtype)
+        parts: list[bytes] = []
         keys: list[_Key] = []
         for text in texts:
             keys.append(None)
-            keys += self._rules.cut(text)
-            if len(keys) >= _KEYS_PER_GATHER:
-                parts.append(self._gather(self._words, keys))
+            keys += self._words.rules.cut(text)
+            if len(keys) >= _KEYS_AT_ONCE:
+                parts.append(b"".join(map(self._words.__getitem__, keys)))
                 keys = []
-                if len(self._words.ids) > _CACHED_IDS:
-                    self._words = _Words(self._tokenizer, self._rules)
-        return np.concatenate([*parts, self._gather(self._words, keys)])
-
-    def _gather(self, words: "_Words", keys: "Sequence[_Key]") -> np.ndarray:
-        """The ids of words, one word after the other."""
-        numbers = np.fromiter(map(words.__getitem__, keys), np.int64, len(keys))
-        starts = np.frombuffer(words.starts, np.int64)
-        firsts = starts[numbers]
-        counts = starts[numbers + 1] - firsts
-        ends = np.cumsum(counts)
-        positions = np.repeat(firsts - ends + counts, counts)  # where a word's ids lie, less where they go
-        positions += np.arange(len(positions))
-        return np.frombuffer(words.ids, np.uint32)[positions].astype(self._dtype)
+                if len(self._words) > _CACHED_WORDS:
+                    self._words.clear()
+        parts.append(b"".join(map(self._words.__getitem__, keys)))
+        return np.frombuffer(b"".join(parts), self._dtype)
 
 
 @dataclass(frozen=True)
@@ -101,21 +91,18 @@ class WordRules:
 _Key = str | tuple[str] | None  # a word, a whole text, BOS
 
 
-class _Words(dict[_Key, int]):
-    """Words by number, counted as they come; the ids of word n are ids[starts[n] : starts[n + 1]]."""
+class _Words(dict[_Key, bytes]):
+    """The ids of each word that came, as bytes: joined, they are the ids of a text."""
 
-    def __init__(self, tokenizer: Tokenizer, rules: WordRules) -> None:
+    def __init__(self, tokenizer: Tokenizer, rules: WordRules, dtype: np.dtype) -> None:
         super().__init__()
+        self.rules = rules
         self._tokenizer = tokenizer
-        self._rules = rules
-        self.starts = array("q", [0])
-        self.ids = array("I")
+        self._dtype = dtype
 
-    def __missing__(self, key: _Key) -> int:
-        self.ids.extend(self._ids_of(key))
-        self.starts.append(len(self.ids))
-        number = self[key] = len(self.starts) - 2
-        return number
+    def __missing__(self, key: _Key) -> bytes:
+        ids = self[key] = np.array(self._ids_of(key), self._dtype).tobytes()
+        return ids
 
     def _ids_of(self, key: _Key) -> list[int]:
         if key is None:
@@ -123,9 +110,9 @@ class _Words(dict[_Key, int]):
         if isinstance(key, tuple):
             return self._tokenizer.encode(key[0])
         if not key:
-            return [self._rules.space_id]
+            return [self.rules.space_id]
         ids = self._tokenizer.encode(key)
-        return ids[1:] if self._rules.cuts_lines and key[0] == "\n" else ids  # without the space that encode puts in front
+        return ids[1:] if self.rules.cuts_lines and key[0] == "\n" else ids  # without the space that encode puts in front
 
 
 def word_rules(tokenizer: Tokenizer) -> WordRules | None:

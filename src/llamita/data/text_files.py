@@ -56,7 +56,7 @@ def detect_separator(path: str) -> str:
 def describe(separator: str) -> str:
     """A separator in words."""
     return {
-        "file": "the file is one document",
+        "file": "the file is one document, cut where it is longer than a megabyte",
         "line": "each line is a document",
         "blank": "a blank line ends a document",
     }.get(separator, f"{separator} ends a document")

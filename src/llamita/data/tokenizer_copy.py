@@ -1,15 +1,16 @@
 """The tokenizer of a data set: found where the user points, copied beside the tokens, so that training needs one folder only.
 
-A tokenizer often lies in several files (for llamita, llama2.c and other programs); those that go together are copied together.
+The file itself is copied as it is; beside it the same vocabulary is written for other programs, as far as their files hold it.
 """
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from llamita.errors import DataError, LlamitaError, one_line
+from llamita.errors import DataError, TokenizerError, one_line
 from llamita.files import atomic_file
-from llamita.formats import read_tokenizer
+from llamita.formats import read_tokenizer, write_tokenizer
 from llamita.tokenizer import Tokenizer
 
 NAMES = ("tokenizer.model", "tokenizer.bin", "tokenizer.json")  # the first that is there encodes: it is the fastest
@@ -25,24 +26,17 @@ def find_tokenizer(path: str | os.PathLike[str]) -> Path:
 
 
 def copy_tokenizer(path: Path, folder: Path) -> tuple[Path, Tokenizer]:
-    """Copy a tokenizer and its other files into a folder under their usual names; where it now lies, and what was read.
+    """Copy a tokenizer into a folder, with the other files that can hold it; where the copy lies, and what was read.
 
     Raises ModelFileError for a broken one and TokenizerError for one without BOS, which begins every document.
     """
     tokenizer = read_tokenizer(path)
     tokenizer.encode("", bos=True)
     copied_path = folder / f"tokenizer{path.suffix}"
-    for source, target in [(path, copied_path), *((path.with_name(name), folder / name) for name in NAMES)]:
-        if source == path or (target != copied_path and _belongs(source, tokenizer)):
-            with source.open("rb") as content, atomic_file(target) as file:
-                shutil.copyfileobj(content, file)
+    with path.open("rb") as content, atomic_file(copied_path) as file:
+        shutil.copyfileobj(content, file)
+    for name in NAMES:
+        if name != copied_path.name:
+            with suppress(TokenizerError):  # a tokenizer.bin holds byte pairs only, say
+                write_tokenizer(tokenizer, folder / name)
     return copied_path, tokenizer
-
-
-def _belongs(path: Path, tokenizer: Tokenizer) -> bool:
-    """Whether a file beside the tokenizer holds the same vocabulary."""
-    try:
-        other = read_tokenizer(path, tokenizer.vocab_size)
-    except LlamitaError:
-        return False
-    return all(other.piece_bytes(i) == tokenizer.piece_bytes(i) for i in range(tokenizer.vocab_size))

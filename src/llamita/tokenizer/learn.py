@@ -71,7 +71,7 @@ def _explain(message: str, vocab_size: int) -> TokenizerError:
     if too_large:
         return TokenizerError(f"vocabulary: found text for at most {too_large[1]} pieces, expected enough for {vocab_size}")
     if too_small:
-        reason = f"found characters and bytes for at least {int(too_small[1]) + 1} pieces"
+        reason = f"found characters and bytes for at least {too_small[1]} pieces"
         return TokenizerError(f"vocabulary: {reason}, expected them to fit into {vocab_size}; ask for more, or clean the text")
     if "sentences_.empty" in message:
         return TokenizerError("vocabulary: found no text, expected some to learn from")
