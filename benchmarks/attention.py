@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     options = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.dtype}; ms: median (min max); GFLOPS of both")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.dtype}; ms: median (min max); GFLOPS of both"
+    )
     print(f"  {'':8s}{'forward':>26s}{'backward':>26s}{'both':>26s}")
     for name in options.shapes:
         print(name, "B {} T {} H {} G {} K {}".format(*SHAPES[name]))

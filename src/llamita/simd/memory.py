@@ -135,9 +135,7 @@ def load_bf16_8(builder: Any, address: Any, index: Any) -> Any:
     return builder.bitcast(builder.shl(bits, constant(VI32, 16)), VF32)
 
 
-store_8 = operation(types.void, _i64, _i64, f32x16)(
-    lambda b, a, i, x: _storer(F32, _HALF_F32, 4)(b, a, i, emit_low_half(b, x))
-)
+store_8 = operation(types.void, _i64, _i64, f32x16)(lambda b, a, i, x: _storer(F32, _HALF_F32, 4)(b, a, i, emit_low_half(b, x)))
 store_bf16 = operation(types.void, _i64, _i64, f32x16)(
     lambda b, a, i, x: _storer(I16, VI16, 2)(b, a, i, emit_narrow_bf16(b, x))
 )

@@ -14,12 +14,17 @@ from llamita.simd.memory import emit_load
 from llamita.simd.vectors import F32, I64, LANES, emit_fma, emit_splat
 
 _i = types.int64
-WIDTHS = (LANES, LANES // 2)
 
 
 def product_rows(isa: InstructionSet) -> tuple[int, ...]:
-    """Rows of the tiles that product_tile has, largest first."""
+    """Rows of the tiles of 16 lanes that product_tile has, largest first."""
     return tuple(rows for rows in (isa.product_rows, 4, 2) if rows <= isa.product_rows)
+
+
+def _tiles(isa: InstructionSet) -> list[tuple[int, int]]:
+    """All (rows, lanes). Narrow tiles need twice the rows: fewer sums would not hide the latency of the multiply-add."""
+    narrow = [(rows, LANES // 2) for rows in (2 * isa.product_rows, isa.product_rows)]
+    return [*((rows, LANES) for rows in product_rows(isa)), *narrow]
 
 
 def emit_product_tile(builder: Any, n_rows: int, width: int, operands: Any) -> None:
@@ -31,10 +36,17 @@ def emit_product_tile(builder: Any, n_rows: int, width: int, operands: Any) -> N
         pointer = builder.inttoptr(address, F32.as_pointer())
         return [advance(builder, pointer, builder.mul(stride, I64(row))) for row in range(n_rows)]
 
+    def opaque(pointer: Any) -> Any:
+        """The same pointer, of unknown origin: else LLVM makes one of all rows and adds strides, each add waiting for the last."""
+        return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
+
     def as_vector(pointer: Any) -> Any:
         return builder.bitcast(pointer, vector.as_pointer())
 
-    a_rows = rows_of(a, a_stride)
+    if width == LANES:
+        a_rows = [opaque(pointer) for pointer in rows_of(a, a_stride)]
+    else:
+        a_rows = [advance(builder, builder.inttoptr(a, F32.as_pointer()), LANES * row) for row in range(n_rows)]
 
     def body(_: Any, carried: list) -> list:
         a_index, b_pointer, *sums = carried
@@ -59,7 +71,7 @@ def product_tile(
                                          + sum over k < n of a[row * a_stride + k * a_step] * b[k * b_step + 0:width]
 
     for n_rows rows. out, a, b, initial: addresses of float32; strides and steps in elements; initial may be out.
-    n_rows must be one of product_rows(), width one of WIDTHS.
+    width is 16, with n_rows one of product_rows(); or 8, with a_stride 16 and n_rows the largest of these or twice as many.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
@@ -70,7 +82,7 @@ def product_tile(
             return lambda: emit_call(builder, name, operands[2:], lambda b, a: emit_product_tile(b, rows, lanes, a))
 
         case_of = builder.add(builder.shl(operands[0], I64(8)), operands[1])
-        emit_switch(builder, case_of, {(r << 8) + w: case(r, w) for r in product_rows(isa) for w in WIDTHS})
+        emit_switch(builder, case_of, {(r << 8) + w: case(r, w) for r, w in _tiles(isa)})
         return context.get_dummy_value()
 
     return types.void(*[_i] * 12), codegen

@@ -6,7 +6,7 @@ A field called like a buffer is its address. Letters as in model.py. Knows neith
 import numpy as np
 
 LANES = 16
-KEY_BLOCK = 48  # keys whose scores are handled at once; a multiple of every processor's tile rows
+KEY_BLOCK = 96  # keys whose scores are handled at once; a multiple of every processor's tile rows
 
 JOB = np.dtype(
     [

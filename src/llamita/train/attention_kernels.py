@@ -25,6 +25,7 @@ from llamita.simd.memory import (
     load_first,
     load_i32,
     load_pairs,
+    prefetch,
     record_reader,
     set_bf16,
     set_f32,
@@ -57,6 +58,7 @@ from llamita.train.attention_job import JOB, KEY_BLOCK
 
 TILE_ROWS = product_rows(current_isa())
 LARGE_TILE = TILE_ROWS[0]
+READ_AHEAD = 16  # tokens: rows of a head lie in different pages, where no processor foresees them
 LOWEST = np.float32(-3e38)  # finite, so that a block without a visible key gives 2**-inf = 0 and not 2**nan
 LN_2 = np.float32(math.log(2))
 LOG2_E = np.float32(math.log2(math.e))
@@ -152,9 +154,11 @@ def read_rows(job, address, n_heads, t, n_rows, is_rotated, factor, rows):
 
     address: of the head at token 0. A row's last vector may overrun into the next row, which is written after it.
     """
+    row_bytes = job.item_bytes * n_heads * job.head_size
     for r in range(n_rows):
-        row = address + job.item_bytes * (t + r) * n_heads * job.head_size
+        row = address + (t + r) * row_bytes
         for i in range(0, job.head_size, LANES):
+            prefetch(row + READ_AHEAD * row_bytes + job.item_bytes * i)
             x = read_lanes(row + job.item_bytes * i, job.is_half, job.head_size - i)
             if is_rotated:
                 x = turn(x, job, t + r, i, 1)
@@ -271,14 +275,16 @@ def add_mixture(job, mixed, rows, weights, n):
 def add_outer(job, d_rows, weights, rows, n):
     """d_rows[j] += sum over 16 queries r of weights[j][r] * rows[r], for n keys rounded up to whole tiles."""
     for i in range(0, job.stride, LANES):
-        width = LANES if job.stride - i >= LANES else 8
-        for j in range(0, n, LARGE_TILE):
+        width = LANES if job.stride - i >= LANES else LANES // 2
+        j = 0
+        while j < n:
+            n_keys = 2 * LARGE_TILE if width < LANES and n - j > LARGE_TILE else LARGE_TILE
             target = d_rows + 4 * (j * job.stride + i)
-            weight = weights + 4 * j * LANES
             product_tile(
-                LARGE_TILE, width, target, job.stride, weight, LANES, 1,
+                n_keys, width, target, job.stride, weights + 4 * j * LANES, LANES, 1,
                 rows + 4 * i, job.stride, target, job.stride, LANES,
             )  # fmt: skip
+            j += n_keys
 
 
 @kernel
@@ -352,10 +358,12 @@ def read_gradients(job, s, b, h, t, n_real):
     zero(s.deltas, LANES)
     for r in range(n_real):
         inverse = splat(get_f32(job.statistics, job.n_rows + row + r))
-        out = job.out + at + job.item_bytes * (t + r) * job.n_heads * job.head_size
+        row_bytes = job.item_bytes * job.n_heads * job.head_size
+        out = job.out + at + (t + r) * row_bytes
         total = splat(np.float32(0))
         for i in range(0, job.stride, LANES):
             place = r * job.stride + i
+            prefetch(out + READ_AHEAD * row_bytes + job.item_bytes * i)
             x = multiply(load(s.d_out, place), inverse)
             total = fma(x, read_lanes(out + job.item_bytes * i, job.is_half, job.head_size - i), total)
             if job.stride - i >= LANES:
