@@ -3,13 +3,19 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint docs bench wheel clean
+TORCH ?= torch==2.13.0
+
+.PHONY: run test test-slow check lint docs bench wheel clean
 
 run: $(VENV)/installed  ## tell a story with the bundled model
 	@$(BIN)/llamita run -i "Once upon a time" -t 0.8 -n 0
 
 test: $(VENV)/developed  ## all tests
 	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/developed  ## what takes minutes: a hundred kills, the real transformers
+	$(BIN)/python -m pip install --quiet --group slow
+	@$(BIN)/python -m pytest -m slow
 
 check: lint test  ## what CI runs; the import rules are tests/test_architecture.py
 
@@ -41,5 +47,6 @@ wheel: $(VENV)/developed  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
 
 $(VENV)/developed: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[train,data]" --group dev
 	@touch $@

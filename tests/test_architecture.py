@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "engine": {"model", "config", "quant", "simd"},
     "language_model": {"engine", "formats", "tokenizer", "model", "config"},
     "data": {"files", "formats", "tokenizer"},
-    "train": {"files", "data", "formats", "tokenizer", "model", "config", "simd"},
+    "train": {"files", "data", "formats", "tokenizer", "model", "config", "quant", "simd"},
     "serve": {"language_model", "engine", "tokenizer", "formats", "model", "config"},
     "bench": {"engine", "formats", "tokenizer", "model", "config", "quant"},
     "cli": {

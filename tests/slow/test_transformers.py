@@ -15,7 +15,7 @@ from llamita.tokenizer.sentencepiece import parse_sentencepiece
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # their warnings are not ours to mend
 
 IDS = [1, 5, 7, 2, 39, 5, 5, 11, 0, 3]
 CONFIGS = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llamita.cli.progress import TextProgress
 from llamita.train.plan import Plan
-from llamita.train.session import Company
+from llamita.train.company import Company
 
 
 class TerminalCompany(TextProgress, Company):

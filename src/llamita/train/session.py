@@ -11,7 +11,7 @@ This file puts the stages together in order. Each stage is also a verb of its ow
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +24,6 @@ from filelock import FileLock, Timeout
 from llamita.config import ModelConfig
 from llamita.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from llamita.data.prepare import PrepareOptions, prepare
-from llamita.data.progress import Progress
 from llamita.data.shards import Dataset, open_dataset
 from llamita.data.sources import ReadOptions, find_sources
 from llamita.data.tokenizer_copy import find_tokenizer
@@ -34,10 +33,10 @@ from llamita.files import atomic_file
 from llamita.train import checkpoint
 from llamita.train.arithmetic import flops_per_token
 from llamita.train.checkpoint import RunState
+from llamita.train.company import Company
 from llamita.train.config import Recipe, TrainConfig, read_recipe, write_recipe
 from llamita.train.machine import describe_machine, find_machine, peak_flops
 from llamita.train.measure import plan_and_measure
-from llamita.train.plan import Plan
 from llamita.train.recorder import Audience, Recorder, SilentRecorder
 from llamita.train.sizing import DataFacts, Dial, choose_vocab_size
 from llamita.train.trainer import CHECKPOINTS, Tell, Trainer, run_state
@@ -66,16 +65,6 @@ class Wish:
     parallel: str = "ddp"
     tensorboard: bool = True
     wandb_project: str = ""
-
-
-class Company(Progress):
-    """Who is told how a run comes along before and after training; the methods do nothing here."""
-
-    def planned(self, plan: Plan) -> None:
-        """Take the plan that the run will follow."""
-
-    def training_begins(self) -> None:
-        """From now on the recorder talks to the user."""
 
 
 def run(wish: Wish, company: Company, tell: Tell | None = None) -> int | None:
