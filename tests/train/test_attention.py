@@ -183,9 +183,9 @@ def test_what_does_not_fit_is_refused():
         causal_attention(qkv, cosines, sines, n_heads, 1)
     with pytest.raises(ValueError, match="expected a multiple"):
         causal_attention(qkv, cosines, sines, 2, 3)
-    with pytest.raises(ValueError, match="cosines: found torch.float32"):
+    with pytest.raises(ValueError, match=r"cosines: found torch\.float32"):
         causal_attention(qkv, cosines[1:], sines, n_heads, n_kv_heads)
-    with pytest.raises(ValueError, match="document_starts: found torch.int64"):
+    with pytest.raises(ValueError, match=r"document_starts: found torch\.int64"):
         causal_attention(qkv, cosines, sines, n_heads, n_kv_heads, torch.zeros(1, 20, dtype=torch.int64))
 
 

@@ -1,6 +1,6 @@
 """Compile a kernel once per processor and keep its machine code: a warm start loads it without Numba in a few milliseconds.
 
-The cache folder holds object files named by a hash of the kernel's sources, the versions of Numba and llvmlite and the processor;
+The cache folder holds object files named by a hash of all kernel sources, the versions of Numba and llvmlite and the processor;
 Numba's own cache would watch a single file, fail on a read-only installation and cost the import of Numba. Set
 LLAMITA_CACHE_DIR to move it. Knows nothing of what it compiles: a kernel takes one int64, an address, and returns nothing.
 """

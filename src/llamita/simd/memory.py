@@ -163,7 +163,7 @@ def set_bf16(builder: Any, address: Any, index: Any, x: Any) -> Any:
 def load_pairs(builder: Any, address: Any, index: Any, n_pairs: Any) -> Any:
     """n_pairs (at most 8) float32 numbers, each in both lanes of a pair; zeros behind; reads nothing more."""
     numbers = constant(ir.VectorType(I32, LANES // 2), list(range(LANES // 2)))
-    mask = builder.icmp_signed("<", numbers, emit_splat(builder, builder.trunc(n_pairs, I32), numbers.type))
+    mask = builder.icmp_signed("<", numbers, emit_splat(builder, builder.trunc(n_pairs, I32), ir.VectorType(I32, LANES // 2)))
     pointer, zero = emit_pointer(builder, address, index, F32, _HALF_F32), constant(_HALF_F32, 0.0)
     half = call(builder, "llvm.masked.load.v8f32.p0", _HALF_F32, pointer, I32(4), mask, zero)
     return builder.shuffle_vector(half, zero, constant(VI32, [lane // 2 for lane in range(LANES)]))

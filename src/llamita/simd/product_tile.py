@@ -37,7 +37,7 @@ def emit_product_tile(builder: Any, n_rows: int, width: int, operands: Any) -> N
         return [advance(builder, pointer, builder.mul(stride, I64(row))) for row in range(n_rows)]
 
     def opaque(pointer: Any) -> Any:
-        """The same pointer, of unknown origin: else LLVM makes one of all rows and adds strides, each add waiting for the last."""
+        """The same pointer, of unknown origin: else LLVM goes from row to row by adding, and each waits for the last."""
         return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
 
     def as_vector(pointer: Any) -> Any:

@@ -221,7 +221,7 @@ def lowest_index_of(builder: Any, values: Any, wanted: Any, vector_index: Any) -
 
 @operation(f32x16, f32x16, f32x16, f32x16)
 def turn_pairs(builder: Any, x: Any, cosines: Any, sines: Any) -> Any:
-    """Turn the pairs (0 1), (2 3), ... of x by angles whose cosine and sine stand in both lanes of a pair (arXiv:2104.09864)."""
+    """Turn the pairs (0 1), (2 3), ... of x by angles; both lanes of a pair hold its cosine, or sine (arXiv:2104.09864)."""
     swapped = builder.shuffle_vector(x, x, constant(VI32, [lane ^ 1 for lane in range(LANES)]))
     signed = builder.fmul(sines, constant(VF32, [-1.0, 1.0] * (LANES // 2)))
     return emit_fma(builder, x, cosines, builder.fmul(swapped, signed))

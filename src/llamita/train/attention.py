@@ -108,8 +108,7 @@ def machine_code() -> MachineCode:
 
         return work
 
-    folder = Path(__file__).parent
-    return load_kernel("attention", [folder / "attention_kernels.py", folder / "attention_job.py"], find_kernel)
+    return load_kernel("attention", sorted(Path(__file__).parent.glob("attention_*.py")), find_kernel)
 
 
 @functools.cache
@@ -141,7 +140,7 @@ def _run(job: np.ndarray, tensors: dict[str, torch.Tensor | None]) -> None:
 def _job_of(qkv: torch.Tensor, n_heads: int, n_kv_heads: int) -> np.ndarray:
     n_sequences, n_tokens, _, head_size = qkv.shape
     job = new_job(n_sequences, n_tokens, n_heads, n_kv_heads, head_size)
-    job["is_half"], job["item_bytes"] = qkv.dtype == torch.bfloat16, qkv.element_size()
+    job["is_bfloat16"], job["item_bytes"] = qkv.dtype == torch.bfloat16, qkv.element_size()
     return job
 
 
@@ -191,7 +190,7 @@ def _outputs(qkv: torch.Tensor, n_heads: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 @compiled_attention.register_fake
-def _(qkv, cosines, sines, n_heads, n_kv_heads, document_starts):
+def _(qkv, _cosines, _sines, n_heads, *_):
     return _outputs(qkv, n_heads)
 
 
@@ -207,4 +206,8 @@ def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[torch.Tensor, torc
 
 @functools.partial(compiled_attention.register_autograd, setup_context=_save_for_backward)
 def _(ctx: Any, d_out: torch.Tensor, _: torch.Tensor) -> tuple:
-    return compiled_attention_backward(*ctx.saved_tensors, d_out, ctx.n_heads, ctx.n_kv_heads), *[None] * 5
+    qkv, cosines, sines, document_starts, out, statistics = ctx.saved_tensors
+    d_qkv = compiled_attention_backward(
+        qkv, cosines, sines, document_starts, out, statistics, d_out, ctx.n_heads, ctx.n_kv_heads
+    )
+    return d_qkv, None, None, None, None, None
