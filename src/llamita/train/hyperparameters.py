@@ -3,6 +3,7 @@
 Each rule is one function with its source. Knows no torch; what the machine can do comes in as a Machine.
 """
 
+import math
 from dataclasses import fields, replace
 
 from llamita.config import ModelConfig
@@ -22,6 +23,8 @@ BATCH_TOKENS = {"cpu": 8192, "mps": 16384, "cuda": 65536}  # in one pass: enough
 MEMORY_SHARE = 0.7  # of the free memory; the rest is for the system and for what the formula leaves out
 FEWEST_UPDATE_TOKENS, MOST_UPDATE_TOKENS = 2048, 4 << 20
 SECONDS_WORTH_COMPILING = 300.0
+MOST_SECONDS_UNSAVED = 900.0
+EVAL_SHARE = 0.06
 
 
 def update_tokens_for(n_tokens: int) -> float:
@@ -56,15 +59,22 @@ def choose_training(
     if published is None:
         draft = _our_draft(config, epochs, ledger)
         wanted_tokens = update_tokens_for(n_tokens)
-        sequences = 1 << max(0, round(wanted_tokens / config.context) - 1).bit_length()
-        how = "100 thousand x (tokens / billion) ** 0.383, 1/1000 of all at most"
+        sequences = 2 ** max(0, round(math.log2(wanted_tokens / config.context)))  # splits evenly into batches
+        how = "about 100 thousand x (tokens / billion) ** 0.383, 1/1000 of all at most"
     else:
         draft, sequences, how = published, published.sequences_per_update, "as published"
+    draft = _with_given(draft, ledger)
     draft = _with_numbers(draft, config, n_tokens, machine, ledger)
     draft = _with_batch(draft, config, sequences, how, machine, ledger)
     draft = _with_steps(draft, config, n_tokens, published, ledger)
-    given = {name: value for name, value in ledger.overrides.items() if hasattr(draft, name)}
-    return replace(draft, **given).validate()
+    draft = _with_pauses(draft, config, machine, ledger)
+    return _with_given(draft, ledger).validate()
+
+
+def _with_given(draft: TrainConfig, ledger: Ledger) -> TrainConfig:
+    """The user's numbers in place of ours."""
+    names = {field.name for field in fields(TrainConfig)}
+    return replace(draft, **{name: value for name, value in ledger.overrides.items() if name in names})
 
 
 def _our_draft(config: ModelConfig, epochs: float, ledger: Ledger) -> TrainConfig:
@@ -108,20 +118,30 @@ def _batch_that_fits(draft: TrainConfig, config: ModelConfig, machine: Machine) 
 def _with_steps(
     draft: TrainConfig, config: ModelConfig, n_tokens: int, published: TrainConfig | None, ledger: Ledger
 ) -> TrainConfig:
-    """The number of updates, and everything that happens every so many of them."""
+    """The number of updates, and how many of them warm up."""
     tokens_per_update = max(1, draft.sequences_per_update * config.context)
     n_steps = ledger.choose("n_steps", max(1, round(n_tokens / tokens_per_update)), "tokens / tokens per update")
     warmup, why = max(1, min(1000, n_steps // 25)), "1/25 of the steps, 1,000 at most"
     if published is not None and n_steps >= published.n_steps:
         warmup, why = published.warmup_steps, "as published"
-    every = max(1, min(1000, n_steps // 20))
-    share = int(0.003 * n_steps * tokens_per_update)  # twenty measurements then cost about 2 % of the run
+    return replace(draft, n_steps=n_steps, warmup_steps=ledger.choose("warmup_steps", warmup, why))
+
+
+def _with_pauses(draft: TrainConfig, config: ModelConfig, machine: Machine, ledger: Ledger) -> TrainConfig:
+    """How often the run measures itself, tells a sample and saves.
+
+    A token of validation costs a third of one of training, so EVAL_SHARE of the tokens between two measurements cost a third of
+    that share of the time.
+    """
+    tokens_per_update = max(1, draft.sequences_per_update * config.context)
+    seconds_per_step = tokens_per_update * flops_per_token(config) / machine.flops_per_second / machine.n_devices
+    every = max(1, int(min(1000, draft.n_steps // 20, MOST_SECONDS_UNSAVED / seconds_per_step)))
+    how = f"twenty times in a run, every 1,000 steps and {MOST_SECONDS_UNSAVED / 60:.0f} minutes at least"
+    eval_tokens = min(max(int(EVAL_SHARE * every * tokens_per_update), 8192), 1 << 20)
     return replace(
         draft,
-        n_steps=n_steps,
-        warmup_steps=ledger.choose("warmup_steps", warmup, why),
-        eval_every=ledger.choose("eval_every", every, "twenty times in a run, every 1,000 steps at least"),
-        eval_tokens=min(max(share, 8192), 1 << 20),
-        sample_every=2 * every,
-        save_every=every,
+        eval_every=ledger.choose("eval_every", every, how),
+        eval_tokens=ledger.choose("eval_tokens", eval_tokens, f"{EVAL_SHARE:.0%} of the tokens between two measurements"),
+        save_every=ledger.choose("save_every", every, "with each measurement"),
+        sample_every=ledger.choose("sample_every", 2 * every, "with every other measurement"),
     )

@@ -59,7 +59,8 @@ def measure(recipe: Recipe, device: torch.device, note: Note) -> Measurement:
                 raise
             note(f"a batch of {batch} does not fit the memory of {device}")
             batch //= 2
-        torch.cuda.empty_cache()
+        finally:
+            torch.cuda.empty_cache()  # what was measured is gone by now; the run itself may need the room
 
 
 def _measure_batch(recipe: Recipe, batch: int, device: torch.device, note: Note) -> Measurement:

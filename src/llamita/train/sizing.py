@@ -117,10 +117,15 @@ def choose_model(dial: Dial, data: DataFacts | None, machine: Machine, ledger: L
         ledger.add("shape", "nearest to the size; width and layers after Chinchilla's table A9", _shape(config))
     config = _with_overrides(replace(config, vocab_size=vocab_size), ledger)
     if data is not None and "context" not in ledger.overrides:
-        config = replace(config, context=_context_within(config.context, data.n_tokens))
+        fitting = _context_within(config.context, data.n_tokens)
+        if fitting < config.context:
+            ledger.warn(f"the text is so short that the context is {fitting} tokens instead of {config.context}")
+        config = replace(config, context=fitting)
     config.validate()
-    ledger.add("context", "by the size and the length of the text", config.context)
-    ledger.add("parameters", "V D + L (2 D H K + 2 D G K + 3 D F + 2 D) + D", config.n_parameters)
+    how = "given" if "context" in ledger.overrides else "as published" if dial.preset else "by the size"
+    ledger.add("context", how, config.context)
+    embeddings = "V D" if config.tied_embedding else "2 V D"
+    ledger.add("parameters", f"{embeddings} + L (2 D H K + 2 D G K + 3 D F + 2 D) + D", config.n_parameters)
     return config
 
 
