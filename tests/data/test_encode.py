@@ -70,6 +70,7 @@ def vocabularies() -> dict[str, Tokenizer]:
         "learned": learned,
         "tokenizer.bin": to_llama2c(learned),
         "squeezing": hand_made(["▁a", "ab", "▁▁", *characters], remove_extra_whitespaces=True),
+        "with runs of spaces": hand_made(["▁▁", "▁▁▁", "▁▁a", "▁a", "▁▁▁▁", *characters]),
         "with pieces over line ends": hand_made([".\n", "\n\n", "▁\n", "\na", *characters]),
         "with line ends at beginnings": hand_made(["\na", "\nab", *characters]),
         "with pieces over words": hand_made(["a▁", "b▁a", *characters]),
@@ -89,6 +90,14 @@ def plain(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nasty_texts_get_the_ids_that_each_gets_alone(name: str, texts: list[str]):
     tokenizer = vocabularies()[name]
+    assert DocumentEncoder(tokenizer).encode(texts).tolist() == plain(tokenizer, texts)
+
+
+@pytest.mark.parametrize("name", list(vocabularies()))
+def test_blanks_of_every_kind_get_the_ids_that_each_text_gets_alone(name: str):
+    tokenizer = vocabularies()[name]
+    blanks = ["", " ", "  ", "   ", "\n", "\n\n", " \n", "\n ", "  \n  ", "\t", "▁", " ▁"]
+    texts = [f"{before}a{blank}b{after}" for before in blanks for blank in blanks for after in blanks] + blanks
     assert DocumentEncoder(tokenizer).encode(texts).tolist() == plain(tokenizer, texts)
 
 

@@ -79,6 +79,26 @@ def test_a_finished_folder_is_left_as_it_is(stories_path: Path, tokenizer_path: 
     assert times == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
 
 
+def test_parts_of_another_text_are_not_taken_for_this_one(
+    stories_path: Path, tokenizer_path: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(prepare_module, "_SHARD_BYTES", 3000)
+    monkeypatch.setattr(split, "BATCH_BYTES", 5000)
+    with monkeypatch.context() as patches:
+        patches.setattr(prepare_module, "write_manifest", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepare([stories_path], tokenizer_path, tmp_path / "out")
+    stories = [story(i) if i % 9 else story(i + 1000) for i in range(250)]
+    stories_path.write_text("\n<|endoftext|>\n".join([story(1), *stories[2:]]))
+    prepare([stories_path], tokenizer_path, tmp_path / "out")
+    prepare([stories_path], tokenizer_path, tmp_path / "clean")
+    assert contents(tmp_path / "out") == contents(tmp_path / "clean")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_folder_of_other_text_is_refused(stories_path: Path, tokenizer_path: Path, tmp_path: Path):
     prepare([stories_path], tokenizer_path, tmp_path / "out")
     for change in (PrepareOptions(ReadOptions(separator="line")), PrepareOptions(validation=(str(stories_path),))):
