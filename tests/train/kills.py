@@ -1,9 +1,9 @@
 """A program: train, kill the process at random moments with SIGKILL, resume; and train without being killed. Prints both ends.
 
-    python kills.py FOLDER N_KILLS SEED
+    python kills.py FOLDER N_KILLS SEED N_THREADS
 
 Children are forked from a process that has imported torch and computed nothing, so that a start costs no seconds. They save after
-every other step, so that about half of the kills hit a save.
+every other step. Half of the kills wait for a save to begin, and all come a random while later.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,7 +28,8 @@ from llamita.train.recorder import Audience, Recorder
 from llamita.train.trainer import CHECKPOINTS, Trainer
 from llamita.train.world import open_world
 
-N_STEPS = 60
+N_STEPS = 80
+MOST_SAVES = 4  # between two kills
 
 
 def make_text(folder: Path) -> None:
@@ -39,7 +41,7 @@ def make_text(folder: Path) -> None:
     prepare([folder / "text.txt"], folder / "vocabulary", folder / "tokens")
 
 
-def train(tokens: Path, out: Path) -> None:
+def train(tokens: Path, out: Path, n_threads: int) -> None:
     """Begin, or go on with, a run of a few seconds."""
     recipe = Recipe(
         ModelConfig(width=32, n_layers=2, n_heads=4, n_kv_heads=2, mlp_width=64, vocab_size=300, context=32),
@@ -48,33 +50,53 @@ def train(tokens: Path, out: Path) -> None:
             eval_tokens=512, sample_every=0, save_every=2,
         ),
     )  # fmt: skip
+    checkpoint.remove_leftovers(out / CHECKPOINTS)
     start = checkpoint.newest(out / CHECKPOINTS, print)
-    with open_world("cpu", n_threads=2) as world, Path(os.devnull).open("w") as nowhere:
+    with open_world("cpu", n_threads) as world, Path(os.devnull).open("w") as nowhere:
         audience = Audience(tensorboard=False, screen=nowhere)
         with Recorder(out, start[1].step if start else 0, N_STEPS, 1.0, None, audience) as recorder:
             Trainer(recipe, open_dataset(tokens), out, world, recorder, start).run()
 
 
-def run_child(tokens: Path, out: Path, seconds: float | None) -> bool:
-    """Train in a child, killed after some seconds; return whether it came to its end."""
+def run_child(work: Callable[[], None], moment: Callable[[], bool]) -> bool:
+    """Do work in a child that is killed when the moment has come; return whether it came to its end before."""
     child = os.fork()
     if child == 0:
         try:
-            train(tokens, out)
+            work()
         except BaseException as error:
             print(f"child: {error!r}", flush=True)
             os._exit(1)
         os._exit(0)
-    deadline = time.monotonic() + (600 if seconds is None else seconds)
-    while time.monotonic() < deadline:
+    while not moment():
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             assert status == 0, f"the run failed with status {status}"
             return True
-        time.sleep(0.002)
+        time.sleep(0.0005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return False
+
+
+def random_moment(out: Path, rng: random.Random) -> Callable[[], bool]:
+    """A moment a few saves from now: in the middle of one, or anywhere."""
+    saves = out / CHECKPOINTS
+    wanted = last_step(out) + 2 * rng.randint(0, MOST_SAVES)
+    in_a_save, delay = rng.random() < 0.5, rng.uniform(0, 0.03)
+
+    def has_come() -> bool:
+        if last_step(out) < wanted or (in_a_save and not any(saves.glob(".step-*.part"))):
+            return False
+        time.sleep(delay / 5 if in_a_save else delay)
+        return True
+
+    return has_come
+
+
+def last_step(out: Path) -> int:
+    """The step of the newest checkpoint; 0 where there is none."""
+    return max((int(path.name[5:]) for path in out.glob(f"{CHECKPOINTS}/step-*")), default=0)
 
 
 def end_of(out: Path) -> dict:
@@ -89,29 +111,24 @@ def end_of(out: Path) -> dict:
     }
 
 
-def main(folder: Path, n_kills: int, seed: int) -> None:
+def main(folder: Path, n_kills: int, seed: int, n_threads: int) -> None:
     """Print one JSON object: both ends, and what the kills met."""
     make_text(folder)
-    started = time.monotonic()
-    assert run_child(folder / "tokens", folder / "whole", None)
-    whole_seconds = time.monotonic() - started
-    rng, kills, in_a_save, steps = random.Random(seed), 0, 0, set()
-    out = folder / "killed"
-    while kills < n_kills:
-        # the later in the run, the sooner a kill would come too late: aim at a part of what is left, and count kills only
-        done = max((int(path.name[5:]) for path in out.glob(f"{CHECKPOINTS}/step-*")), default=0)
-        left = (N_STEPS - done) / N_STEPS * whole_seconds
-        if run_child(folder / "tokens", out, rng.uniform(0.05, 0.3 + left / 4)):
-            (out / "metrics.jsonl").rename(out / f"finished-{kills}.jsonl")
-            out.rename(folder / f"finished-{kills}")  # finished before all kills were dealt: one more run
+    whole, killed = folder / "whole", folder / "killed"
+    assert run_child(lambda: train(folder / "tokens", whole, n_threads), lambda: False)
+    rng, n_done, n_in_a_save, places = random.Random(seed), 0, 0, set()
+    while n_done < n_kills:
+        if run_child(lambda: train(folder / "tokens", killed, n_threads), random_moment(killed, rng)):
+            assert end_of(killed) == end_of(whole)
+            killed.rename(folder / f"finished-{n_done}")  # and one more run, for the kills that are left
             continue
-        kills += 1
-        in_a_save += any(out.glob(f"{CHECKPOINTS}/.step-*"))
-        steps.add(done)
-    run_child(folder / "tokens", out, None)
-    print(json.dumps({"whole": end_of(folder / "whole"), "killed": end_of(out), "in_a_save": in_a_save, "n_places": len(steps)}))
+        n_done += 1
+        n_in_a_save += any(killed.glob(f"{CHECKPOINTS}/.step-*"))
+        places.add(last_step(killed))
+    assert run_child(lambda: train(folder / "tokens", killed, n_threads), lambda: False)
+    print(json.dumps({"whole": end_of(whole), "killed": end_of(killed), "n_in_a_save": n_in_a_save, "n_places": len(places)}))
 
 
 if __name__ == "__main__":
     torch.set_num_interop_threads(1)
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

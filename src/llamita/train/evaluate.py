@@ -47,5 +47,6 @@ def evaluate(
             loss = network(ids, targets, None if bos_id is None else document_starts_of(ids, bos_id))
         total += loss * len(part)
     network.train()
+    world.settle(network)
     loss = float(world.sum(total)) / n_windows
     return Validation(loss, loss / math.log(2) * stream.n_tokens / stream.n_bytes)

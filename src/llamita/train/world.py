@@ -56,6 +56,12 @@ class World:
             return network.no_sync()
         return nullcontext()
 
+    @staticmethod
+    def settle(network: nn.Module) -> None:
+        """After a forward pass without a backward: each rank keeps its own part of shared out layers only."""
+        if isinstance(network, FSDPModule):
+            network.reshard()
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, in place; values lie on the device."""
         if self.n_ranks > 1:
