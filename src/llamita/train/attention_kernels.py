@@ -117,7 +117,10 @@ def whole_tiles(n):
 
 @kernel
 def soften(job, scratch, n, top, total):
-    """Make probabilities, not yet divided by their sum, of n rows of scores; correct `mixed` for a new maximum: (maximum, sum)."""
+    """Make probabilities, not yet divided by their sum, of n rows of scores; correct `mixed` for a new maximum.
+
+    Returns (maximum, sum) so far of each query.
+    """
     high = top
     for j in range(n):
         high = maximum(high, load(scratch.scores, j * LANES))
