@@ -1,12 +1,14 @@
 """What tests of every stage share: the folder of real files, a tokenizer trained on the spot, tiny models from a seed."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
 
 from llamita.config import ModelConfig
 
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # before torch: or its threads spin against those of other processes
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # Sentences enough for a few hundred pieces, with characters of one to four bytes.

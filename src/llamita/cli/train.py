@@ -3,7 +3,6 @@
 Samples are told by the engine from the very weights in training: train and engine meet only here.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +57,9 @@ def command(
         llamita train my_texts/ --out my_model
         llamita run my_model
     """
-    quiet_waiting()
+    from llamita.train.waiting import sleep_soon
+
+    sleep_soon()
     from llamita.cli.training_company import TerminalCompany
     from llamita.data.prepare import PrepareOptions
     from llamita.data.sources import ReadOptions
@@ -74,14 +75,6 @@ def command(
         click.echo(f"stopped and saved; go on with: llamita train --out {out} --resume", err=True)
         sys.exit(SIGNAL_STATUS + signal_number)
     company.finished(Path(out))
-
-
-def quiet_waiting() -> None:
-    """Let torch's threads sleep soon when they have nothing to do; must come before torch is imported.
-
-    They spin for milliseconds otherwise, and take the core from whoever else works on this machine, our own engine included.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def teller(folder: Path, prompts: tuple[str, ...]) -> "Tell":
