@@ -13,12 +13,13 @@ from llamita.train.config import TrainConfig
 from llamita.train.ledger import Ledger
 from llamita.train.machine import Machine
 
-# The highest learning rate, by parameters. Above 100M after GPT-3's table 2.1 (arXiv:2005.14165); small ones bear more.
-# Muon's updates are scaled to the size of AdamW's (arXiv:2502.16982), so that one table serves both.
+# The highest learning rate, by parameters. Above 100M after GPT-3's table 2.1 (arXiv:2005.14165), below 2M measured (see
+# docs/experiments.md), between them in between. Muon's updates have the size of AdamW's (arXiv:2502.16982): one table serves both.
 LEARNING_RATES = (
-    (1e6, 4e-3), (5e6, 3e-3), (2e7, 2e-3), (6e7, 1e-3), (2e8, 6e-4), (5e8, 3e-4), (1e9, 2.5e-4), (2e9, 2e-4), (1e10, 1.2e-4)
+    (5e5, 8e-3), (2e6, 5e-3), (5e6, 3e-3), (2e7, 2e-3), (6e7, 1e-3), (2e8, 6e-4), (5e8, 3e-4), (1e9, 2.5e-4), (2e9, 2e-4), (1e10, 1.2e-4)
 )  # fmt: skip
 LOWEST_LEARNING_RATE = 1e-4
+HIGHEST_OF_ADAMW = 2e-3  # of small models; the highest rates of the table were measured with muon only
 BATCH_TOKENS = {"cpu": 8192, "mps": 16384, "cuda": 65536}  # in one pass: enough to keep matrix units busy
 MEMORY_SHARE = 0.7  # of the free memory; the rest is for the system and for what the formula leaves out
 FEWEST_UPDATE_TOKENS, MOST_UPDATE_TOKENS = 2048, 4 << 20
@@ -37,9 +38,10 @@ def update_tokens_for(n_tokens: int) -> float:
     return min(max(min(by_law, n_tokens / 1000), FEWEST_UPDATE_TOKENS), MOST_UPDATE_TOKENS)
 
 
-def learning_rate_for(n_parameters: int) -> float:
+def learning_rate_for(n_parameters: int, optimizer: str) -> float:
     """The highest learning rate for a size."""
-    return next((rate for limit, rate in LEARNING_RATES if n_parameters < limit), LOWEST_LEARNING_RATE)
+    rate = next((rate for limit, rate in LEARNING_RATES if n_parameters < limit), LOWEST_LEARNING_RATE)
+    return min(rate, HIGHEST_OF_ADAMW) if optimizer == "adamw" else rate
 
 
 def dropout_for(n_parameters: int, epochs: float) -> float:
@@ -78,7 +80,9 @@ def _with_given(draft: TrainConfig, ledger: Ledger) -> TrainConfig:
 
 
 def _our_draft(config: ModelConfig, epochs: float, ledger: Ledger) -> TrainConfig:
-    rate = ledger.choose("learning_rate", learning_rate_for(config.n_parameters), "by the number of parameters")
+    optimizer = ledger.overrides.get("optimizer", TrainConfig.optimizer)
+    ours = learning_rate_for(config.n_parameters, optimizer)
+    rate = ledger.choose("learning_rate", ours, "by the number of parameters")
     dropout = ledger.choose("dropout", dropout_for(config.n_parameters, epochs), "none up to 4 epochs")
     return TrainConfig(1, 1, 1, learning_rate=rate, warmup_steps=1, dropout=dropout)
 

@@ -126,7 +126,7 @@ def _warn_of_the_text(n_parameters: int, n_tokens: int, data: DataFacts, ledger:
             f"the text is read {epochs:,.0f} times; after about {GOOD_EPOCHS} it is learned by heart more and more: "
             "watch the validation loss, or add text"
         )
-    if n_parameters > data.n_tokens:
+    if n_parameters > 2 * data.n_tokens:
         ledger.warn(
             f"the model has more parameters ({n_parameters:,}) than the text has tokens ({data.n_tokens:,}): "
             "it can learn it by heart"

@@ -84,13 +84,14 @@ def choose_vocab_size(n_text_bytes: int, dial: Dial, machine: Machine) -> int:
 def n_parameters_for(dial: Dial, data: DataFacts | None, machine: Machine) -> int:
     """The number of parameters that a settled dial without a preset leads to.
 
-    Without a size it is the largest that can see TOKENS_PER_PARAMETER within the hours and within MOST_EPOCHS of the text.
+    Without a size it is the largest that can see TOKENS_PER_PARAMETER within the hours, but has no more parameters than the text
+    has tokens: where text is short and time is not, models beyond Chinchilla's ratio still learn more (docs/experiments.md).
     """
     if dial.params is not None:
         return dial.params
     limits = []
     if data is not None:
-        limits.append(max(SMALLEST, data.n_tokens * MOST_EPOCHS // TOKENS_PER_PARAMETER))
+        limits.append(max(SMALLEST, data.n_tokens))
     if dial.hours is not None:
         budget = dial.hours * 3600 * machine.flops_per_second * machine.n_devices
         limits.append(max((n for n in sizes() if _flops_to_train(n) <= budget), default=SMALLEST))
@@ -147,8 +148,8 @@ def _why_this_size(dial: Dial, data: DataFacts | None, machine: Machine) -> str:
         speed = amount(machine.flops_per_second * machine.n_devices, "FLOP/s")
         reasons.append(f"{TOKENS_PER_PARAMETER} tokens a parameter in {dial.hours:g} h at {speed}")
     if data is not None:
-        reasons.append(f"{TOKENS_PER_PARAMETER} tokens a parameter in {MOST_EPOCHS} epochs of the text")
-    return ", and ".join(reasons)
+        reasons.append("a parameter for each token of the text at most")
+    return "; ".join(reasons)
 
 
 def _shape(config: ModelConfig) -> str:
