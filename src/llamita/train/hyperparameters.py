@@ -13,10 +13,11 @@ from llamita.train.config import TrainConfig
 from llamita.train.ledger import Ledger
 from llamita.train.machine import Machine
 
-# The highest learning rate, by parameters. Above 100M after GPT-3's table 2.1 (arXiv:2005.14165), below 2M measured (see
-# docs/experiments.md), between them in between. Muon's updates have the size of AdamW's (arXiv:2502.16982): one table serves both.
+# The highest learning rate, by parameters: above 100M after GPT-3's table 2.1 (arXiv:2005.14165), below 2M as measured in
+# docs/experiments.md. Muon's updates have the size of AdamW's (arXiv:2502.16982), so that one table serves both.
 LEARNING_RATES = (
-    (5e5, 8e-3), (2e6, 5e-3), (5e6, 3e-3), (2e7, 2e-3), (6e7, 1e-3), (2e8, 6e-4), (5e8, 3e-4), (1e9, 2.5e-4), (2e9, 2e-4), (1e10, 1.2e-4)
+    (5e5, 8e-3), (2e6, 5e-3), (5e6, 3e-3), (2e7, 2e-3), (6e7, 1e-3), (2e8, 6e-4),
+    (5e8, 3e-4), (1e9, 2.5e-4), (2e9, 2e-4), (1e10, 1.2e-4)
 )  # fmt: skip
 LOWEST_LEARNING_RATE = 1e-4
 HIGHEST_OF_ADAMW = 2e-3  # of small models; the highest rates of the table were measured with muon only

@@ -84,8 +84,8 @@ def choose_vocab_size(n_text_bytes: int, dial: Dial, machine: Machine) -> int:
 def n_parameters_for(dial: Dial, data: DataFacts | None, machine: Machine) -> int:
     """The number of parameters that a settled dial without a preset leads to.
 
-    Without a size it is the largest that can see TOKENS_PER_PARAMETER within the hours, but has no more parameters than the text
-    has tokens: where text is short and time is not, models beyond Chinchilla's ratio still learn more (docs/experiments.md).
+    Without a size it is the largest that can see TOKENS_PER_PARAMETER within the hours, but has no more parameters than the
+    text has tokens: of a short text, models beyond Chinchilla's ratio still learn more (docs/experiments.md).
     """
     if dial.params is not None:
         return dial.params
