@@ -1,4 +1,4 @@
-"""The pieces of the compiled attention against numpy, its machine code's cache, and the assembly of its product tile."""
+"""The pieces of the compiled attention against numpy, its warm start, and the assembly of its product tile."""
 
 import re
 import subprocess
@@ -10,7 +10,6 @@ from llvmlite import ir
 
 from assembly import assembly_of
 from llamita.engine.memory import address_of, aligned
-from llamita.simd import machine_code
 from llamita.simd.isa import current_isa
 from llamita.simd.kernel import kernel
 from llamita.simd.memory import get_bf16, load, load_bf16_8, load_pairs, set_bf16, store, store_8, store_bf16, store_bf16_8
@@ -155,31 +154,12 @@ def test_blocks_of_keys_are_whole_tiles_on_every_processor():
     assert all(KEY_BLOCK % isa.product_rows == 0 for isa in INSTRUCTION_SETS.values())
 
 
-def test_a_damaged_object_is_not_loaded(tmp_path):
-    path = tmp_path / "attention.o"
-    machine_code.write_object(path, "name", b"code")
-    assert machine_code.read_object(path) == ("name", b"code")
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    assert machine_code.read_object(path) is None
-    path.write_bytes(b"short")
-    assert machine_code.read_object(path) is None
-    assert machine_code.read_object(tmp_path / "absent") is None
-
-
-def test_a_change_of_a_source_changes_the_key(tmp_path):
-    source = tmp_path / "kernels.py"
-    source.write_text("a")
-    before = machine_code.cache_key([source])
-    source.write_text("b")
-    assert machine_code.cache_key([source]) != before
-
-
 def test_a_warm_start_needs_no_numba():
     pytest.importorskip("torch")
     code = """
 import sys
-from llamita.train.attention import machine_code
-machine_code()
+from llamita.train.attention import load_work
+load_work()
 print("numba" in sys.modules)
 """
     answers = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]

@@ -8,8 +8,8 @@ from typing import Any
 
 from numba import types
 
-from llamita.engine.emit import ZERO, advance, as_intrinsic, emit_broadcast_f32, emit_call, emit_loop, emit_switch
 from llamita.engine.state import ROWS_BF16, ROWS_F16, ROWS_F32
+from llamita.simd.emit import ZERO, advance, as_intrinsic, emit_broadcast_f32, emit_call, emit_loop, emit_switch
 from llamita.simd.isa import InstructionSet, current_isa
 from llamita.simd.memory import emit_load, emit_load_bf16, emit_load_f16, emit_masked_load, emit_prefetch, emit_widen_f16
 from llamita.simd.vectors import (

@@ -11,7 +11,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from llamita.engine.emit import (
+from llamita.engine.state import BLOCK, SMALL_BLOCK
+from llamita.simd.emit import (
     ZERO,
     advance,
     as_intrinsic,
@@ -21,7 +22,6 @@ from llamita.engine.emit import (
     emit_loop,
     emit_switch,
 )
-from llamita.engine.state import BLOCK, SMALL_BLOCK
 from llamita.simd.isa import InstructionSet, current_isa
 from llamita.simd.memory import emit_load, emit_prefetch
 from llamita.simd.vectors import F32, I8, I32, I64, LANES, VF16, VF32, VI32, call, constant, emit_fma, emit_splat

@@ -1,7 +1,7 @@
 """The decorators for all compiled functions.
 
 No fastmath: its nnan and ninf would break the -inf of the causal mask, and every fused multiply-add is explicit anyway.
-No on-disk cache of Numba's: it watches one file and would keep stale machine code; engine/compiled.py keeps its own.
+No on-disk cache of Numba's: it watches one file and would keep stale machine code; machine_code.py keeps our own.
 """
 
 from numba import njit

@@ -2,10 +2,12 @@
 
 The cache folder holds object files named by a hash of all kernel sources, the versions of Numba and llvmlite and the processor;
 Numba's own cache would watch a single file, fail on a read-only installation and cost the import of Numba. Set
-LLAMITA_CACHE_DIR to move it. Knows nothing of what it compiles: a kernel takes one int64, an address, and returns nothing.
+LLAMITA_CACHE_DIR to move it. Knows nothing of what it compiles: a kernel takes int64s, returns an int64 or nothing, and
+raises nothing.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import importlib.metadata
 import os
@@ -13,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,6 @@ from llamita.simd.isa import compile_target, detect_isa
 # what the machine code may call: anything else would make LLVM end the process at load time
 ALLOWED_SYMBOLS = {"usleep", "Sleep", "memcpy", "memset", "memmove", "sqrtf", "rintf", "fmaf", "fmaxf"}
 NAME_BYTES, DIGEST_BYTES = 512, 32  # of a cache file, before the code
-
-
-@dataclass(frozen=True)
-class MachineCode:
-    """Code that lies in this process: address is that of a C function void f(void *); it lives as long as its engine."""
-
-    address: int
-    engine: Any
 
 
 def cache_key(sources: Iterable[Path]) -> str:
@@ -89,16 +82,17 @@ def write_object(path: Path, name: str, code: bytes) -> None:
             raise
 
 
-def compile_object(find_kernel: Callable[[], Any]) -> tuple[str, bytes]:
-    """Compile the kernel that find_kernel imports, for an int64: (name, object code)."""
+def compile_object(find_kernel: Callable[[], Any], n_arguments: int) -> tuple[str, bytes]:
+    """Compile the kernel that find_kernel imports, for int64s: (name, object code)."""
     from numba import config, njit, types
 
     settings: Any = config
     settings.CPU_NAME, settings.CPU_FEATURES = compile_target()
+    signature = (types.int64,) * n_arguments
     options: Any = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     bare = njit(**options)(find_kernel().py_func)
-    bare.compile((types.int64,))
-    result = bare.overloads[(types.int64,)]
+    bare.compile(signature)
+    result = bare.overloads[signature]
     library = result.library
     unknown = {f.name for f in library._final_module.functions if f.is_declaration} - ALLOWED_SYMBOLS
     unknown = {name for name in unknown if not name.startswith("llvm.")}
@@ -107,30 +101,45 @@ def compile_object(find_kernel: Callable[[], Any]) -> tuple[str, bytes]:
     return result.fndesc.llvm_func_name, library._get_compiled_object()
 
 
-# Numba's calling convention is status f(result *, exception **, argument); the kernels raise nothing and return nothing
-_C_FUNCTION = """
-declare i32 @"{name}"(ptr, ptr, i64)
-define void @c_function(ptr %data) {{
+def wrap_as_c_function(name: str, n_arguments: int) -> str:
+    """LLVM code of int64 c_function(int64, ...) around Numba's convention, status f(result *, exception **, arguments).
+
+    A status other than 0 is an exception, a bug of ours that ends the process: torch's threads could not pass it on.
+    """
+    arguments = ", ".join(f"i64 %argument{i}" for i in range(n_arguments))
+    return f"""
+declare void @llvm.trap()
+declare i32 @"{name}"(ptr, ptr, {", ".join(["i64"] * n_arguments)})
+define i64 @c_function({arguments}) {{
   %result = alloca i64
   %exception = alloca ptr
-  %address = ptrtoint ptr %data to i64
-  %status = call i32 @"{name}"(ptr %result, ptr %exception, i64 %address)
-  ret void
+  %status = call i32 @"{name}"(ptr %result, ptr %exception, {arguments})
+  %is_well = icmp eq i32 %status, 0
+  br i1 %is_well, label %well, label %broken
+well:
+  %value = load i64, ptr %result
+  ret i64 %value
+broken:
+  call void @llvm.trap()
+  unreachable
 }}
 """
 
 
-def load_object(name: str, code: bytes) -> MachineCode:
-    """Link object code into this process."""
+def load_object(name: str, code: bytes, n_arguments: int) -> Any:
+    """Link object code into this process: a C function of ctypes, which runs without the GIL."""
     from llvmlite import binding
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     machine = binding.Target.from_default_triple().create_target_machine()
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(_C_FUNCTION.format(name=name)), machine)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(wrap_as_c_function(name, n_arguments)), machine)
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    return MachineCode(engine.get_function_address("c_function"), engine)
+    native = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * n_arguments)
+    function: Any = native(engine.get_function_address("c_function"))
+    function.engine = engine  # the code lives as long as its engine
+    return function
 
 
 def announce(line: str) -> None:
@@ -140,8 +149,8 @@ def announce(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
-def load_kernel(what: str, sources: Iterable[Path], find_kernel: Callable[[], Any]) -> MachineCode:
-    """A kernel's machine code, from the cache or compiled now (some seconds, announced on stderr).
+def load_kernel(what: str, sources: Iterable[Path], find_kernel: Callable[[], Any], n_arguments: int) -> Any:
+    """A kernel as a C function int64 f(int64, ...), from the cache or compiled now (some seconds, announced on stderr).
 
     what: its name for users and in the cache; sources: its files outside simd/; find_kernel: imports and returns it.
     """
@@ -151,9 +160,9 @@ def load_kernel(what: str, sources: Iterable[Path], find_kernel: Callable[[], An
     if found is None:
         announce(f"llamita: compiling the {what} for this processor ({detect_isa()}); this happens once ...")
         started = time.perf_counter()
-        found = compile_object(find_kernel)
+        found = compile_object(find_kernel, n_arguments)
         if path:
             write_object(path, *found)
         where = "" if path else "; no folder to keep it in could be written, set LLAMITA_CACHE_DIR"
         announce(f"llamita: compiled in {time.perf_counter() - started:.1f} s{where}")
-    return load_object(*found)
+    return load_object(*found, n_arguments)

@@ -1,7 +1,7 @@
 """Loads and stores of compiled code: an address (int64) and an index in elements, no bounds, any alignment.
 
 Kernels see memory as addresses because one table of addresses can hold matrices of every storage type, mapped files among them,
-and because machine code without Numba's array objects can be loaded without Numba (engine/compiled.py). Python keeps the
+and because machine code without Numba's array objects can be loaded without Numba (machine_code.py). Python keeps the
 arrays alive and has checked all sizes.
 """
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from llamita.simd.machine_code import MachineCode, load_kernel
+from llamita.simd.machine_code import load_kernel
 from llamita.train.attention_job import new_job
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -100,15 +100,15 @@ def plain_attention(
 
 
 @functools.cache
-def machine_code() -> MachineCode:
-    """The compiled kernels, from the cache or compiled now."""
+def load_work() -> Any:
+    """attention_kernels.work as a C function of a job's address, from the cache or compiled now."""
 
     def find_kernel() -> Any:
         from llamita.train.attention_kernels import work
 
         return work
 
-    return load_kernel("attention", sorted(Path(__file__).parent.glob("attention_*.py")), find_kernel)
+    return load_kernel("attention", sorted(Path(__file__).parent.glob("attention_*.py")), find_kernel, n_arguments=1)
 
 
 @functools.cache
@@ -128,13 +128,12 @@ def _run(job: np.ndarray, tensors: dict[str, torch.Tensor | None]) -> None:
     n_threads = torch.get_num_threads()
     scratch = torch.empty(n_threads * int(job["scratch_bytes"][0]), dtype=torch.uint8)
     job["scratch"] = scratch.data_ptr()
-    code, openmp = machine_code(), torch_openmp()
+    work, openmp = load_work(), torch_openmp()
     if openmp is not None:
-        openmp(ctypes.c_void_p(code.address), ctypes.c_void_p(job.ctypes.data), ctypes.c_uint(n_threads), ctypes.c_uint(0))
+        openmp(work, ctypes.c_void_p(job.ctypes.data), ctypes.c_uint(n_threads), ctypes.c_uint(0))
         return
-    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code.address)
     with ThreadPoolExecutor(n_threads) as team:
-        list(team.map(function, [job.ctypes.data] * n_threads))
+        list(team.map(work, [job.ctypes.data] * n_threads))
 
 
 def _job_of(qkv: torch.Tensor, n_heads: int, n_kv_heads: int) -> np.ndarray:
