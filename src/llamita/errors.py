@@ -35,6 +35,14 @@ class DataError(LlamitaError):
     """Text that cannot be read, or a folder of token shards that is not what it claims to be."""
 
 
+class VocabularySizeError(TokenizerError):
+    """A vocabulary larger or smaller than the text allows; possible: the nearest size that it does allow."""
+
+    def __init__(self, message: str, possible: int) -> None:
+        super().__init__(message)
+        self.possible = possible
+
+
 class SettingError(LlamitaError):
     """A setting outside its range, such as a negative temperature, or a prompt longer than the context."""
 

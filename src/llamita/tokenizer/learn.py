@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from llamita.errors import TokenizerError
+from llamita.errors import TokenizerError, VocabularySizeError
 from llamita.tokenizer.sentencepiece import SentencePieceTokenizer, parse_sentencepiece
 
 SAMPLE_BYTES = 100 << 20  # of text to learn from: more changes few pieces, and is held in memory several times over
@@ -20,7 +20,7 @@ def learn(documents: Iterable[str], vocab_size: int, threads: int = 0) -> Senten
     """Learn a tokenizer of vocab_size pieces: unknown, BOS, EOS, 256 bytes, byte pairs, characters.
 
     documents: all are held in memory; pass a sample of SAMPLE_BYTES at most. threads: 0 takes one per core; the result is the
-    same. Raises TokenizerError where the text does not allow the size, saying which it allows. Source: llama2.c.
+    same. Raises VocabularySizeError where the text does not allow the size, saying which it allows. Source: llama2.c.
 
     >>> learn(["a rose is a rose is a rose"], 270).vocab_size
     270
@@ -69,10 +69,12 @@ def _explain(message: str, vocab_size: int) -> TokenizerError:
     too_large = re.search(r"value <= (\d+)", message)
     too_small = re.search(r"required_chars\. \d+ vs (\d+)", message)
     if too_large:
-        return TokenizerError(f"vocabulary: found text for at most {too_large[1]} pieces, expected enough for {vocab_size}")
+        line = f"vocabulary: found text for at most {too_large[1]} pieces, expected enough for {vocab_size}"
+        return VocabularySizeError(line, int(too_large[1]))
     if too_small:
         reason = f"found characters and bytes for at least {too_small[1]} pieces"
-        return TokenizerError(f"vocabulary: {reason}, expected them to fit into {vocab_size}; ask for more, or clean the text")
+        line = f"vocabulary: {reason}, expected them to fit into {vocab_size}; ask for more, or clean the text"
+        return VocabularySizeError(line, int(too_small[1]))
     if "sentences_.empty" in message:
         return TokenizerError("vocabulary: found no text, expected some to learn from")
     return TokenizerError(f"vocabulary: the trainer of sentencepiece failed: {message}")

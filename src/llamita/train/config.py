@@ -37,7 +37,9 @@ class TrainConfig:
     accumulation: int = setting("Batches whose gradients are summed for one update, over all devices together.")
     learning_rate: float = setting("Highest learning rate.")
     warmup_steps: int = setting("Steps in which the learning rate rises from 0.")
-    schedule: str = setting("After warm-up: wsd stays up and falls in a straight line at the end, cosine falls all the way.", "wsd")
+    schedule: str = setting(
+        "After warm-up: wsd stays up and falls in a straight line at the end, cosine falls all the way.", "wsd"
+    )
     cooldown_share: float = setting("wsd: share of the steps in which the learning rate falls.", 0.4)
     final_share: float = setting("Learning rate at the end, as a share of the highest.", 0.0)
     optimizer: str = setting("muon for the matrices and AdamW for the rest, or adamw for all.", "muon")
@@ -135,7 +137,12 @@ def read_recipe(path: str | PathLike[str]) -> Recipe:
     """Read a recipe.toml; raises SettingError that names the file and what is wrong in it."""
     try:
         return Recipe.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, SettingError, ModelError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingError(
+            f"{path}: found no recipe ({reason}), expected a recipe.toml as `llamita plan --out` writes it"
+        ) from None
+    except (SettingError, ModelError) as error:
         raise SettingError(f"{path}: {error}") from None
 
 

@@ -28,7 +28,7 @@ from llamita.data.shards import Dataset, open_dataset
 from llamita.data.sources import ReadOptions, find_sources
 from llamita.data.tokenizer_copy import find_tokenizer
 from llamita.data.vocabulary import learn_vocabulary
-from llamita.errors import LlamitaError, SettingError
+from llamita.errors import LlamitaError, SettingError, VocabularySizeError
 from llamita.files import atomic_file
 from llamita.train import checkpoint
 from llamita.train.arithmetic import flops_per_token
@@ -94,6 +94,8 @@ def set_up(wish: Wish, world: World, company: Company) -> None:
     if not wish.texts:
         missing = "no run to resume there" if wish.resume else "no text to train on"
         raise SettingError(f"{wish.out}: found {missing}; name files, folders or a data set of text")
+    if wish.recipe is not None:
+        with_overrides(read_recipe(wish.recipe), wish.overrides)  # a mistake in it shall not cost the time to read the text
     folder = make_dataset(wish, world, company)
     recipe = choose_recipe(wish, open_dataset(folder), world, company)
     write_recipe(recipe, wish.out / RECIPE)
@@ -118,17 +120,33 @@ def make_dataset(wish: Wish, world: World, company: Company) -> Path:
         return Path(wish.texts[0])
     tokenizer = wish.tokenizer or wish.out / VOCABULARY
     if not wish.tokenizer and not (wish.out / VOCABULARY / "tokenizer.json").exists():  # it is written last
-        n_bytes = sum(source.n_text_bytes for source in find_sources(wish.texts))
-        machine = find_machine(world.device.type, world.n_ranks)
-        size = wish.overrides.get("vocab_size") or choose_vocab_size(n_bytes, wish.dial, machine)
-        learn_vocabulary(wish.texts, size, wish.out / VOCABULARY, wish.prepare.read, company)
+        _learn_vocabulary(wish, world, company)
     prepare(wish.texts, tokenizer, wish.out / DATA, wish.prepare, company)
     return wish.out / DATA
+
+
+def _learn_vocabulary(wish: Wish, world: World, company: Company) -> None:
+    """Learn as many pieces as the user said, or as suit text and machine; then a text that does not allow so many gets fewer."""
+    n_bytes = sum(source.n_text_bytes for source in find_sources(wish.texts))
+    size = wish.overrides.get("vocab_size")
+    if size is not None:
+        learn_vocabulary(wish.texts, size, wish.out / VOCABULARY, wish.prepare.read, company)
+        return
+    size = choose_vocab_size(n_bytes, wish.dial, find_machine(world.device.type, world.n_ranks))
+    try:
+        learn_vocabulary(wish.texts, size, wish.out / VOCABULARY, wish.prepare.read, company)
+    except VocabularySizeError as error:
+        company.say(f"{error}; taking {error.possible}")
+        learn_vocabulary(wish.texts, error.possible, wish.out / VOCABULARY, wish.prepare.read, company)
 
 
 def choose_recipe(wish: Wish, dataset: Dataset, world: World, company: Company) -> Recipe:
     """Follow the recipe that the user named, or plan one for the text and this machine."""
     manifest = dataset.manifest
+    if (wish.overrides.get("context") or 0) >= manifest.train.n_tokens:
+        raise SettingError(
+            f"context: found {wish.overrides['context']}, expected fewer than the {manifest.train.n_tokens} tokens of the text"
+        )
     if wish.recipe is not None:
         recipe = with_overrides(read_recipe(wish.recipe), wish.overrides)
     else:
@@ -250,7 +268,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
         with FileLock(folder / ".lock", timeout=0):
             yield
     except Timeout:
-        raise SettingError(f"{folder}: found another run at work there; wait for it, or name another folder with --out") from None
+        raise SettingError(
+            f"{folder}: found another run at work there; wait for it, or name another folder with --out"
+        ) from None
     except OSError as error:
         if isinstance(error, LlamitaError) or error.filename is None or not str(error.filename).startswith(str(folder)):
             raise

@@ -5,8 +5,10 @@ the same order; the first one alone writes and talks.
 """
 
 import gc
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -69,21 +71,14 @@ class Trainer:
 
         Raises TrainingError when loss or gradients are not finite and the recipe says stop, or nothing could be saved.
         """
-        self._warm_up()
-        gc.collect()
-        gc.freeze()
-        gc.disable()  # a collection in the middle of a step costs up to half a second
-        try:
-            with StopWish() as wish:
-                while self.step < self.config.n_steps:
-                    self._one_step()
-                    if self.world.any(wish.signal_number is not None):
-                        self._save_at_the_end(None)
-                        return wish.signal_number
-            return None
-        finally:
-            gc.enable()
-            gc.unfreeze()
+        with StopWish() as wish, _no_collection():
+            self._warm_up()
+            while self.step < self.config.n_steps:
+                self._one_step()
+                if self.world.any(wish.signal_number is not None):
+                    self._save_at_the_end(None)
+                    return wish.signal_number or signal.SIGTERM  # of another rank
+        return None
 
     def _warm_up(self) -> None:
         """Compile, where the recipe says so; a machine without a compiler trains all the same, more slowly."""
@@ -107,7 +102,13 @@ class Trainer:
         n_tokens = self.config.sequences_per_update * self.recipe.model.context
         self.recorder.step(
             StepRecord(
-                self.step, result.loss, result.learning_rate, result.gradient_norm, n_tokens, result.seconds, result.data_seconds
+                self.step,
+                result.loss,
+                result.learning_rate,
+                result.gradient_norm,
+                n_tokens,
+                result.seconds,
+                result.data_seconds,
             )
         )
         self._between_steps()
@@ -196,6 +197,19 @@ class Trainer:
                 return
             time.sleep(RETRY_SECONDS)
         raise TrainingError(f"{self.folder}: no checkpoint could be written for {LAST_RETRIES * RETRY_SECONDS:.0f} seconds")
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from collecting garbage by itself: in the middle of a step that costs up to half a second."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def run_state(recipe: Recipe, dataset: Dataset, world: World, step: int) -> RunState:

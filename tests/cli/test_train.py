@@ -1,0 +1,168 @@
+"""`llamita train` as a user types it: one command from text to a model that talks; stopped, resumed, and told nonsense."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="torch comes with llamita[train]")
+
+from llamita import load
+from llamita.train import checkpoint
+
+SENTENCES = (
+    "Once upon a time, there was a {}. ",
+    "The {} was happy. ",
+    "One day, a {} saw the sun. ",
+    "They played with a {}.",
+)
+ANIMALS = ("cat", "dog", "bird", "fish", "mouse", "horse", "cow", "duck", "frog", "bear")
+SMALL = (
+    "--width=32 --layers=1 --heads=2 --kv-heads=1 --mlp-width=64 --vocab-size=300 --context=32 --steps=6 --batch=2 --accumulation=2 "
+    "--warmup-steps=1 --eval-every=3 --save-every=3 --sample-every=3 --eval-tokens=64 --no-compile --device=cpu --threads=1"
+).split()
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    """A folder with two files of some hundred stories each."""
+    folder = tmp_path_factory.mktemp("texts")
+    for number in (0, 1):
+        stories = [
+            "".join(s.format(ANIMALS[(i * 7 + j + number) % 10]) for j, s in enumerate(SENTENCES)) + f" {i}."
+            for i in range(300)
+        ]
+        (folder / f"part{number}.txt").write_text("\n<|endoftext|>\n".join(stories))
+    return folder
+
+
+def train(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "llamita", "train", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=170, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(text, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = tmp_path_factory.mktemp("run") / "model"
+    return out, train(text, "--out", out, *SMALL)
+
+
+def test_one_command_leads_from_a_folder_of_text_to_a_model_that_talks(finished):
+    out, done = finished
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    with load(out) as model:
+        assert model.config.vocab_size == 300
+        assert model.generate("Once", n_tokens=5, temperature=0)
+
+
+def test_a_run_says_what_it_found_what_it_will_do_and_how_to_go_on(finished):
+    out, done = finished
+    for expected in ("<|endoftext|> ends a document", "learning 300 pieces", "parameters: width 32", "step 6/6", "sample:",
+                     f"llamita run {out}"):  # fmt: skip
+        assert expected in done.stderr, expected
+
+
+def test_a_run_leaves_logs_recipe_report_and_checkpoints(finished):
+    out, _ = finished
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "gradient_norm" in line] == [1, 2, 3, 4, 5, 6]
+    assert [json.loads(line)["step"] for line in (out / "samples.jsonl").read_text().splitlines()] == [3, 6]
+    assert "width = 32" in (out / "recipe.toml").read_text()
+    assert "<html" in (out / "report.html").read_text()
+    assert any((out / "tensorboard").iterdir())
+    assert checkpoint.newest(out / "checkpoints", pytest.fail)
+
+
+def test_a_finished_run_has_nothing_left_to_resume(finished, text):
+    out, _ = finished
+    before = (out / "model.safetensors").read_bytes()
+    done = train(text, "--out", out, "--resume", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_a_folder_with_a_run_is_not_overwritten(finished, text):
+    out, _ = finished
+    done = train(text, "--out", out, *SMALL)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f"llamita: {out}: found a run there; go on with it by --resume, or name another folder with --out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (["--width=64"], "width: then 32, now 64"),
+        (["--learning-rate=0.5"], "learning_rate: then "),
+        (["--preset=15M"], "plan: then "),
+        (["--tokenizer={other}"], "tokenizer (sha256): then "),
+    ],
+)
+def test_resuming_with_other_settings_is_refused_with_the_difference(finished, tmp_path, change, expected):
+    out, _ = finished
+    (tmp_path / "tokenizer.model").write_bytes((out / "tokenizer.model").read_bytes() + b"\0")
+    done = train("--out", out, "--resume", *[argument.format(other=tmp_path) for argument in change])
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert expected in done.stderr
+
+
+def test_resuming_with_other_text_is_refused(finished, tmp_path):
+    out, _ = finished
+    (tmp_path / "other.txt").write_text("Something else.\n" * 100)
+    done = train(tmp_path / "other.txt", "--out", out, "--resume")
+    assert done.returncode == 1
+    assert "other.txt" in done.stderr
+    assert "then" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--out={tmp}/new"], "no text to train on"),
+        (["--out={tmp}/new", "--resume"], "no run to resume there"),
+        (["{tmp}/missing.txt", "--out={tmp}/new"], "missing.txt"),
+        (["{text}", "--out={tmp}/file"], "file"),
+        (["{text}", "--out={tmp}/new", "--device=tpu9"], "device: found tpu9"),
+        (["{text}", "--out={tmp}/new", "--recipe={tmp}/file"], "recipe"),
+        (["{text}", "--out={tmp}/new", "--context=100000", "--no-compile"], "context: found 100000"),
+        (["{text}", "--out={tmp}/new", "--heads=3", "--kv-heads=2"], "n_kv_heads: found 2"),
+    ],
+)
+def test_a_mistake_is_one_line(text, tmp_path, arguments, expected):
+    (tmp_path / "file").write_text("not a folder, not a recipe")
+    done = train(*[argument.format(tmp=tmp_path, text=text) for argument in arguments])
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("llamita: ")
+    assert expected in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_goes_on_from_there(text, tmp_path, number, status):
+    out = tmp_path / "model"
+    many = [*SMALL, "--steps=100000", "--save-every=100000", "--eval-every=100000", "--sample-every=0"]
+    command = [sys.executable, "-m", "llamita", "train", str(text), "--out", str(out), *many]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not ((out / "metrics.jsonl").exists() and "gradient_norm" in (out / "metrics.jsonl").read_text()):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == status, stderr
+    assert "--resume" in stderr.splitlines()[-1]
+    found = checkpoint.newest(out / "checkpoints", pytest.fail)
+    assert found is not None
+    assert found[1].step >= 1
+    with load(out) as model:  # never measured, and yet the best there is
+        assert model.generate("Once", n_tokens=3)
