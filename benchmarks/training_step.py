@@ -2,9 +2,9 @@
 
     python benchmarks/training_step.py --llama2c FOLDER_OF_LLAMA2C [--shapes 260K 15M] [--rounds 5] [--seconds 4]
 
-A step is everything an update needs: batch, forward, backward, clipping to 1.0, AdamW. llama2.c's is its own model.py and the lines
-of its train.py: float32 and torch.compile, as it trains on a CPU; and the same with bfloat16 autocast added. Medians over all
-steps of all rounds, and the range of the rounds' medians.
+A step is everything an update needs: batch, forward, backward, clipping to 1.0, AdamW. llama2.c's is its own model.py and the
+lines of its train.py: float32 and torch.compile, as it trains on a CPU; and the same with bfloat16 autocast added. Medians over
+all steps of all rounds, and the range of the rounds' medians.
 """
 
 import argparse

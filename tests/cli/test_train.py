@@ -22,10 +22,11 @@ SENTENCES = (
     "They played with a {}.",
 )
 ANIMALS = ("cat", "dog", "bird", "fish", "mouse", "horse", "cow", "duck", "frog", "bear")
-SMALL = (
-    "--width=32 --layers=1 --heads=2 --kv-heads=1 --mlp-width=64 --vocab-size=300 --context=32 --steps=6 --batch=2 --accumulation=2 "
-    "--warmup-steps=1 --eval-every=3 --save-every=3 --sample-every=3 --eval-tokens=64 --no-compile --device=cpu --threads=1"
-).split()
+SMALL = [
+    *("--width=32", "--layers=1", "--heads=2", "--kv-heads=1", "--mlp-width=64", "--vocab-size=300", "--context=32"),
+    *("--steps=6", "--batch=2", "--accumulation=2", "--warmup-steps=1", "--eval-every=3", "--save-every=3", "--sample-every=3"),
+    *("--eval-tokens=64", "--no-compile", "--device=cpu", "--threads=1"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -49,4 +49,3 @@ def tiny_recipe() -> Recipe:
             eval_tokens=120, sample_every=0, save_every=4,
         ),
     )  # fmt: skip
-

@@ -2,8 +2,8 @@
 
     python kills.py FOLDER N_KILLS SEED N_THREADS
 
-Children are forked from a process that has imported torch and computed nothing, so that a start costs no seconds. They save after
-every other step. Half of the kills wait for a save to begin, and all come a random while later.
+Children are forked from a process that has imported torch and computed nothing, so that a start costs no seconds. They save
+after every other step. Half of the kills wait for a save to begin, and all come a random while later.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ MOST_SAVES = 4  # between two kills
 def make_text(folder: Path) -> None:
     """Sentences of a small world, and their shards."""
     rng = random.Random(0)
-    words = "the cat dog bird sees likes finds a red small old ball tree house and then again today".split()
+    words = "the cat dog bird sees likes finds a red small old ball tree house and then again today".split()  # noqa: SIM905
     (folder / "text.txt").write_text("\n".join(" ".join(rng.choices(words, k=12)) for _ in range(400)))
     learn_vocabulary([folder / "text.txt"], 300, folder / "vocabulary")
     prepare([folder / "text.txt"], folder / "vocabulary", folder / "tokens")

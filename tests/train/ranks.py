@@ -1,6 +1,6 @@
-"""A program for torchrun: a few steps of a run, on as many ranks as there are. Leaves the log and the last checkpoint in a folder.
+"""A program for torchrun: a few steps of a run, on as many ranks as there are; log and checkpoints go to a folder.
 
-    torchrun --nproc-per-node 2 ranks.py TOKENS OUT ddp|fsdp KEY=VALUE...     fields of TrainConfig; stop_after=N kills all ranks
+torchrun --nproc-per-node 2 ranks.py TOKENS OUT ddp|fsdp KEY=VALUE...     fields of TrainConfig; stop_after=N kills all ranks
 """
 
 import json
@@ -45,4 +45,9 @@ def main(tokens: Path, out: Path, parallel: str, settings: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], {k: json.loads(v) for k, v in (pair.split("=") for pair in sys.argv[4:])})
+    main(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        sys.argv[3],
+        {k: json.loads(v) for k, v in (pair.split("=") for pair in sys.argv[4:])},
+    )

@@ -4,8 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from llamita.train import attention  # noqa: E402
-from llamita.train.attention import causal_attention, compiled_attention, plain_attention  # noqa: E402
+from llamita.train import attention
+from llamita.train.attention import causal_attention, compiled_attention, plain_attention
 
 # (sequences, tokens, query heads, key/value heads, head size)
 SHAPES = [

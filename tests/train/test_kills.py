@@ -14,7 +14,8 @@ PROGRAM = Path(__file__).with_name("kills.py")
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL and fork")
 @pytest.mark.parametrize(
-    ("n_kills", "n_threads"), [(20, 1), pytest.param(100, 1, marks=pytest.mark.slow), pytest.param(100, 2, marks=pytest.mark.slow)]
+    ("n_kills", "n_threads"),
+    [(20, 1), pytest.param(100, 1, marks=pytest.mark.slow), pytest.param(100, 2, marks=pytest.mark.slow)],
 )
 def test_kills_leave_no_trace(tmp_path, n_kills, n_threads):
     command = [sys.executable, str(PROGRAM), str(tmp_path), str(n_kills), "1", str(n_threads)]

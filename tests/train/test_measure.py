@@ -4,9 +4,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from llamita.train.machine import Machine, describe_machine, find_machine, free_memory_bytes  # noqa: E402
-from llamita.train.measure import measure, plan_and_measure  # noqa: E402
-from llamita.train.plan import Dial, plan  # noqa: E402
+from llamita.train.machine import Machine, describe_machine, find_machine, free_memory_bytes
+from llamita.train.measure import measure, plan_and_measure
+from llamita.train.plan import Dial, plan
 
 CPU = torch.device("cpu")
 QUICK = {"width": 32, "n_layers": 2, "context": 32, "vocab_size": 64, "batch": 4, "compile": False, "mlp_width": 64}

@@ -5,12 +5,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch comes with llamita[train]")
 
-from reference import reference_logits
-
 from llamita.config import ModelConfig
 from llamita.model import Model, tensor_shapes
 from llamita.quant import Tensor
 from llamita.train.network import build_network, document_starts_of
+from reference import reference_logits
 
 CONFIGS = {
     "tied, grouped heads": ModelConfig(16, 2, 4, 2, 24, 40, 12),
@@ -24,7 +23,7 @@ def as_model(network) -> Model:
     return Model(network.config, tensors).validate()
 
 
-@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.fixture(params=list(CONFIGS.values()), ids=list(CONFIGS))
 def network(request):
     network = build_network(request.param, seed=3)
     with torch.no_grad():

@@ -24,7 +24,11 @@ def tokens(tmp_path_factory) -> Path:
 def torchrun(n_ranks: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_ranks)]
     return subprocess.run(
-        [sys.executable, *launcher, str(PROGRAM), *map(str, arguments)], capture_output=True, text=True, timeout=170, check=False
+        [sys.executable, *launcher, str(PROGRAM), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
     )
 
 

@@ -1,6 +1,7 @@
 """Learning rates by step, at the corners of each schedule."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -35,4 +36,4 @@ def test_a_run_without_warm_up_or_cooldown_has_one_rate():
 def test_the_rate_never_jumps(schedule):
     config = replace(WSD, schedule=schedule)
     rates = [learning_rate(config, step) for step in range(100)]
-    assert max(abs(a - b) for a, b in zip(rates, rates[1:], strict=False)) < 0.21
+    assert max(abs(a - b) for a, b in pairwise(rates)) < 0.21

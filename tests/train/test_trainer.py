@@ -128,7 +128,7 @@ def test_a_signal_saves_at_the_end_of_the_step(begin, number):
 def not_finite(run: Run, steps: set[int]) -> None:
     """Let the loss of some steps be no number."""
     loss = run.trainer.updater._loss
-    run.trainer.updater._loss = lambda *a: loss(*a) * (math.nan if run.trainer.step in steps else 1.0)
+    run.trainer.updater._loss = lambda ids, targets: loss(ids, targets) * (math.nan if run.trainer.step in steps else 1.0)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(begin):

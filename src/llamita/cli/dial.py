@@ -28,9 +28,7 @@ def dial_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb --params, --preset and --hours; its function gets them as `dial`, a train.sizing.Dial."""
 
     @wraps(command)
-    def with_dial(
-        *arguments: Any, params: int | None, preset: str | None, hours: float | None, **flags: Any
-    ) -> Any:
+    def with_dial(*arguments: Any, params: int | None, preset: str | None, hours: float | None, **flags: Any) -> Any:
         from llamita.train.sizing import Dial
 
         return command(*arguments, dial=Dial(params, preset, hours).validate(), **flags)

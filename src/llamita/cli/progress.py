@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import click
 
@@ -24,7 +24,7 @@ class TextProgress(Progress):
         self._task: TaskID | None = None
         self._started = self._shown = time.monotonic()
 
-    def __enter__(self) -> "TextProgress":
+    def __enter__(self) -> Self:
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from llamita.cli.progress import TextProgress
-from llamita.train.plan import Plan
 from llamita.train.company import Company
+from llamita.train.plan import Plan
 
 
 class TerminalCompany(TextProgress, Company):

@@ -21,7 +21,8 @@ class Batches:
         """Raises SettingError where the text is shorter than one context and its next token."""
         if stream.n_tokens <= context:
             raise SettingError(
-                f"context: found {context} tokens, but the training text has only {stream.n_tokens}; take a smaller context or more text"
+                f"context: found {context} tokens, but the training text has only {stream.n_tokens}; "
+                "take a smaller context or more text"
             )
         self.stream, self.context, self.seed = stream, context, seed
         self.sequences_per_update = sequences_per_update

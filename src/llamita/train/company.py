@@ -1,4 +1,7 @@
-"""Company: who is told how a run comes along before its live line begins. This one listens to nothing; cli/ has one that shows it."""
+"""Company: who is told how a run comes along before its live line begins.
+
+This one listens to nothing; cli/training_company.py shows it.
+"""
 
 from llamita.data.progress import Progress
 from llamita.train.plan import Plan

@@ -1,7 +1,7 @@
 """TrainConfig and Recipe: everything that decides what a training run computes, as plain numbers.
 
-Presets and the planner (plan.py) choose them, a run records them in recipe.toml, and resuming compares them. Knows no torch. Each
-field is also a flag of `llamita train` and a key of recipe.toml; its help is written here.
+Presets and the planner (plan.py) choose them, a run records them in recipe.toml, and resuming compares them. Each field is
+also a flag of `llamita train` and a key of recipe.toml; its help is written here. Knows no torch.
 """
 
 import json
@@ -30,16 +30,14 @@ def setting(help: str, default: Any = ...) -> Any:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained. What may be left out has the default that suits most runs; the planner fits the rest to the size."""
+    """How a model is trained. What has a default may be left out; the planner fits the rest to the size."""
 
     n_steps: int = setting("Updates of the weights.")
     batch: int = setting("Sequences that one device takes at once.")
     accumulation: int = setting("Batches whose gradients are summed for one update, over all devices together.")
     learning_rate: float = setting("Highest learning rate.")
     warmup_steps: int = setting("Steps in which the learning rate rises from 0.")
-    schedule: str = setting(
-        "After warm-up: wsd stays up and falls in a straight line at the end, cosine falls all the way.", "wsd"
-    )
+    schedule: str = setting("After warm-up: wsd stays up and falls in a line at the end, cosine falls all the way.", "wsd")
     cooldown_share: float = setting("wsd: share of the steps in which the learning rate falls.", 0.4)
     final_share: float = setting("Learning rate at the end, as a share of the highest.", 0.0)
     optimizer: str = setting("muon for the matrices and AdamW for the rest, or adamw for all.", "muon")

@@ -29,14 +29,16 @@ def evaluate(
 ) -> Validation:
     """Measure the network on up to n_tokens of the stream, in windows of one context side by side, spread evenly over it.
 
-    A stream shorter than a context is one short window. bos_id: where documents are masked from each other. All ranks take part.
+    A stream shorter than a context is one short window. bos_id: where documents are masked from each other. All ranks
+    take part.
     """
     context = min(network.config.context, stream.n_tokens - 1)
     n_all = (stream.n_tokens - 1) // context
     n_windows = max(1, min(n_tokens // context, n_all))
     starts = np.arange(n_windows) * n_all // n_windows * context
     own = starts[world.rank :: world.n_ranks]
-    n_rounds = -(-(-(-n_windows // world.n_ranks)) // batch)  # as many on every rank: under FSDP each forward pass is a meeting
+    n_largest_share = math.ceil(n_windows / world.n_ranks)
+    n_rounds = math.ceil(n_largest_share / batch)  # as many on every rank: under FSDP each forward pass is a meeting
     total = torch.zeros((), device=world.device)
     network.eval()
     for i in range(n_rounds):

@@ -48,6 +48,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return loss / len(x)
 
     @staticmethod
-    def backward(context: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(context: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         d_x, d_weight = context.saved_tensors
         return d_x * slopes[0].to(d_x.dtype), d_weight * slopes[0].to(d_weight.dtype), None, None

@@ -16,7 +16,7 @@ INITIAL_DEVIATION = 0.02
 
 
 class Attention(nn.Module):
-    """Causal attention in groups of query heads that share a key/value head (arXiv:2305.13245), with RoPE (arXiv:2104.09864)."""
+    """Causal attention, a key/value head for each group of query heads (arXiv:2305.13245), with RoPE (arXiv:2104.09864)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

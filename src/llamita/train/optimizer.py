@@ -88,7 +88,6 @@ class Optimizers:
 
     def __init__(self, network: nn.Module, config: TrainConfig) -> None:
         self._parameters = dict(network.named_parameters())
-        self._names = {parameter: name for name, parameter in self._parameters.items()}
         in_layers = [p for name, p in self._parameters.items() if p.ndim == 2 and name.startswith("layers.")]
         vocabulary = [p for name, p in self._parameters.items() if p.ndim == 2 and not name.startswith("layers.")]
         norms = [p for p in self._parameters.values() if p.ndim == 1]
@@ -118,9 +117,10 @@ class Optimizers:
             scaler.unscale_(optimizer)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything they remember, by name: "layers.0.mlp.up/exp_avg" and the like. The whole of it, also where ranks share it out."""
+        """Everything they remember, by name: "layers.0.mlp.up/exp_avg" and the like; whole, also where ranks share it."""
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self._parameters.items()}
         return {
-            f"{self._names[parameter]}/{key}": value.full_tensor() if isinstance(value, DTensor) else value
+            f"{names[parameter]}/{key}": value.full_tensor() if isinstance(value, DTensor) else value
             for optimizer in self._all
             for parameter, values in optimizer.state.items()
             for key, value in values.items()

@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 
 from llamita.config import ModelConfig
 from llamita.data.manifest import MANIFEST_NAME, Manifest, read_manifest
-from llamita.data.prepare import PrepareOptions, prepare
+from llamita.data.prepare import DEFAULTS, PrepareOptions, prepare
 from llamita.data.shards import Dataset, open_dataset
-from llamita.data.sources import ReadOptions, find_sources
+from llamita.data.sources import find_sources
 from llamita.data.tokenizer_copy import find_tokenizer
 from llamita.data.vocabulary import learn_vocabulary
 from llamita.errors import LlamitaError, SettingError, VocabularySizeError
@@ -43,6 +43,8 @@ from llamita.train.trainer import CHECKPOINTS, Tell, Trainer, run_state
 from llamita.train.world import World, open_world
 
 RECIPE, RUN = "recipe.toml", "run.json"
+MOST_NAMED = 3  # files in a message
+NO_DIAL = Dial()
 VOCABULARY, DATA = "vocabulary", "data"
 # What may change when a run is resumed, because no number that is trained or logged depends on it.
 CHANGEABLE = frozenset(f"training.{name}" for name in ("save_every", "keep", "sample_every", "on_nonfinite"))
@@ -55,11 +57,11 @@ class Wish:
     out: Path
     texts: tuple[str, ...] = ()
     resume: bool = False
-    dial: Dial = Dial()
+    dial: Dial = NO_DIAL
     recipe: Path | None = None  # a recipe.toml to follow instead of a plan
     overrides: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig and TrainConfig by name
     tokenizer: str | None = None  # else one is learned from the texts
-    prepare: PrepareOptions = PrepareOptions()
+    prepare: PrepareOptions = DEFAULTS
     device: str = "auto"
     n_threads: int | None = None
     parallel: str = "ddp"
@@ -126,7 +128,7 @@ def make_dataset(wish: Wish, world: World, company: Company) -> Path:
 
 
 def _learn_vocabulary(wish: Wish, world: World, company: Company) -> None:
-    """Learn as many pieces as the user said, or as suit text and machine; then a text that does not allow so many gets fewer."""
+    """Learn as many pieces as the user said, or as suit text and machine, but no more than the text allows."""
     n_bytes = sum(source.n_text_bytes for source in find_sources(wish.texts))
     size = wish.overrides.get("vocab_size")
     if size is not None:
@@ -172,7 +174,7 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 
 
 def check_same_wish(wish: Wish) -> None:
-    """Raise SettingError where the user asks a run to go on with another text, tokenizer, shape or setting than it began with."""
+    """Raise SettingError where a run is asked to go on with another text, tokenizer, shape or setting."""
     facts, recipe = read_run(wish.out), read_recipe(wish.out / RECIPE)
     manifest = read_manifest(Path(facts["data"]))
     found = [f"{name}: then {then}, now {now}" for name, then, now in _changes(wish, facts, recipe, manifest) if then != now]
@@ -183,15 +185,16 @@ def check_same_wish(wish: Wish) -> None:
 def _changes(wish: Wish, facts: dict[str, Any], recipe: Recipe, manifest: Manifest) -> Iterator[tuple[str, Any, Any]]:
     """Name, value then and value now of everything that the wish says and resuming may not change."""
     if wish.texts and not (Path(wish.texts[0]) / MANIFEST_NAME).is_file():
-        then = [(source["name"], source["n_bytes"]) for source in manifest.recipe.sources]
-        now = [(source.name, source.n_bytes) for source in find_sources(wish.texts)]
-        yield "text (name, bytes)", *([part[:3] for part in (then, now)] if then[:3] != now[:3] else (then, now))
+        then = {source["name"]: source["n_bytes"] for source in manifest.recipe.sources}
+        now = {source.name: source.n_bytes for source in find_sources(wish.texts)}
+        for name in sorted({name for name, _ in then.items() ^ now.items()})[:MOST_NAMED]:
+            yield f"bytes of {name}", then.get(name, "absent"), now.get(name, "absent")
     elif wish.texts:
         yield "shards", facts["fingerprint"], open_dataset(wish.texts[0]).fingerprint
     if wish.tokenizer:
         now = checkpoint.sha256_of(find_tokenizer(wish.tokenizer))
         yield "tokenizer (sha256)", manifest.recipe.tokenizer_sha256[:12], now[:12]
-    if wish.dial != Dial():
+    if wish.dial != NO_DIAL:
         yield "plan", facts["dial"], asdict(wish.dial)
     if wish.recipe is not None:
         yield from _fields(recipe, with_overrides(read_recipe(wish.recipe), wish.overrides))

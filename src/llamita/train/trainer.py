@@ -1,7 +1,7 @@
 """The training loop: update after update, and between them measuring, telling, saving and stopping.
 
-All that a step computes is in update.py, all that lies on the disk in checkpoint.py; this file decides when. Every rank runs it in
-the same order; the first one alone writes and talks.
+All that a step computes is in update.py, all that lies on the disk in checkpoint.py; this file decides when. Every rank runs it
+in the same order; the first one alone writes and talks.
 """
 
 import gc
@@ -46,7 +46,7 @@ class Trainer:
         self, recipe: Recipe, dataset: Dataset, folder: Path, world: World, recorder: Recorder | SilentRecorder,
         start: tuple[Path, RunState] | None = None, tell: Tell | None = None,
     ) -> None:  # fmt: skip
-        """Build the network, fresh or from the checkpoint `start`. Raises LlamitaError where the parts do not fit each other."""
+        """Build the network, fresh or from the checkpoint `start`; raise LlamitaError where parts do not fit each other."""
         self.recipe, self.config, self.dataset, self.folder = recipe, recipe.training, dataset, folder
         self.world, self.recorder, self.tell = world, recorder, tell
         self.step, self.n_skipped, self._skipped_in_a_row = 0, 0, 0

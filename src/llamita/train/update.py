@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from llamita.errors import SettingError
 from llamita.train.batches import Batches
@@ -44,7 +45,8 @@ class Updater:
         n_sequences = self.config.sequences_per_update
         if n_sequences % world.n_ranks:
             raise SettingError(
-                f"batch x accumulation: found {n_sequences} sequences per update, expected a multiple of the {world.n_ranks} processes"
+                f"batch x accumulation: found {n_sequences} sequences per update, expected a multiple of the "
+                f"{world.n_ranks} processes"
             )
         self.n_own = n_sequences // world.n_ranks
         self.batch = max(size for size in range(1, min(self.config.batch, self.n_own) + 1) if self.n_own % size == 0)
@@ -122,7 +124,7 @@ class Updater:
         if self.scaler is not None:
             self.optimizers.unscale(self.scaler)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip or math.inf, foreach=True)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # pyright: ignore[reportAttributeAccessIssue]
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def _forget_gradients(self) -> None:
         for parameter in self.network.parameters():

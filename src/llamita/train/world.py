@@ -116,7 +116,7 @@ def open_world(device: str = "auto", n_threads: int | None = None, parallel: str
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed: otherwise each step maps its large buffers anew, and Linux zeroes every page of them.
+    """Let the C library keep what is freed: otherwise each step maps its large buffers anew, page by zeroed page.
 
     Worth a sixth of the speed of a 15M model (docs/experiments.md). Does nothing where the library is not glibc.
     """
