@@ -72,9 +72,7 @@ def command(
     with TerminalCompany() as company:
         signal_number = run(wish, company, teller(Path(out), prompt))
     if signal_number is not None:
-        click.echo(f"stopped and saved; go on with: llamita train --out {out} --resume", err=True)
         sys.exit(SIGNAL_STATUS + signal_number)
-    company.finished(Path(out))
 
 
 def teller(folder: Path, prompts: tuple[str, ...]) -> "Tell":

@@ -39,3 +39,7 @@ class TerminalCompany(TextProgress, Company):
 
         path = write_report(folder)
         self.say(f"done; curves and samples: {path}\ntalk to it: llamita run {folder}")
+
+    def stopped(self, folder: Path) -> None:
+        """Say how to go on."""
+        self.say(f"stopped and saved; go on with: llamita train --out {folder} --resume")

@@ -82,7 +82,12 @@ def run(wish: Wish, company: Company, tell: Tell | None = None) -> int | None:
             if world.is_first:
                 set_up(wish, world, company)
             world.wait()
-            return _train(wish, world, company, tell)
+            signal_number = _train(wish, world, company, tell)
+            if signal_number is None:
+                company.finished(wish.out)
+            else:
+                company.stopped(wish.out)
+            return signal_number
 
 
 def set_up(wish: Wish, world: World, company: Company) -> None:
