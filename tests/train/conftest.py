@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="torch comes with llamita[train]")
-
 from llamita.config import ModelConfig
 from llamita.train.config import Recipe, TrainConfig
 
