@@ -210,3 +210,19 @@ def test_other_dtypes_train_and_keep_their_state(begin, dtype):
     assert losses[-1] < losses[0]
     assert bool(checkpoint.read_state(run.out / CHECKPOINTS / "step-00000006").scaler) == (dtype == "float16")
     assert begin(config, first_step=6).trainer.step == 6
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"document_mask": True, "dropout": 0.2},
+        {"optimizer": "adamw", "schedule": "cosine", "gradient_clip": 0.0},
+        {"batch": 3, "accumulation": 3, "warmup_steps": 0, "cooldown_share": 0.0},
+    ],
+    ids=["masks and dropout", "AdamW, cosine, no clipping", "odd batches, constant rate"],
+)
+def test_other_recipes_learn_too(begin, settings):
+    run = begin(replace(TRAINING, n_steps=12, **settings))
+    run.trainer.run()
+    losses = [line["loss"] for line in run.log() if "gradient_norm" in line]
+    assert losses[-1] < losses[0] - 0.05
