@@ -36,9 +36,9 @@ def command(
         llamita plan --params 15M
         llamita plan --hours 2 --data my_texts/ --out recipe.toml
     """
-    from llamita.train.waiting import sleep_soon
+    from llamita.train.torch_setup import set_up_torch
 
-    sleep_soon()
+    set_up_torch()
     from llamita.train.config import write_recipe
     from llamita.train.machine import find_machine
     from llamita.train.measure import plan_and_measure

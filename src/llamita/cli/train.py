@@ -57,9 +57,9 @@ def command(
         llamita train my_texts/ --out my_model
         llamita run my_model
     """
-    from llamita.train.waiting import sleep_soon
+    from llamita.train.torch_setup import set_up_torch
 
-    sleep_soon()
+    set_up_torch()
     from llamita.cli.training_company import TerminalCompany
     from llamita.data.prepare import PrepareOptions
     from llamita.data.sources import ReadOptions

@@ -28,7 +28,7 @@ from llamita.data.shards import Dataset, open_dataset
 from llamita.data.sources import find_sources
 from llamita.data.tokenizer_copy import find_tokenizer
 from llamita.data.vocabulary import learn_vocabulary
-from llamita.errors import LlamitaError, SettingError, VocabularySizeError
+from llamita.errors import SettingError, VocabularySizeError
 from llamita.files import atomic_file
 from llamita.train import checkpoint
 from llamita.train.arithmetic import flops_per_token
@@ -280,7 +280,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
             f"{folder}: found another run at work there; wait for it, or name another folder with --out"
         ) from None
     except OSError as error:
-        if isinstance(error, LlamitaError) or error.filename is None or not str(error.filename).startswith(str(folder)):
+        if error.filename is None or not str(error.filename).startswith(str(folder)):
             raise
         raise SettingError(f"{folder}: {error.strerror}; expected a folder where you may write") from None
 
