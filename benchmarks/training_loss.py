@@ -135,8 +135,7 @@ def main() -> None:
         wanted.steps, 16, 1, 1e-3, wanted.steps // 20, schedule="cosine", optimizer="adamw", eval_tokens=1 << 15
     )  # fmt: skip
     runs: dict[str, tuple[Callable[..., Curve], TrainConfig]] = {
-        f"llama2.c, AdamW, cosine, {rate:g}": (llama2c_curve, replace(cosine, learning_rate=rate))
-        for rate in (1e-3, 4e-3)
+        f"llama2.c, AdamW, cosine, {rate:g}": (llama2c_curve, replace(cosine, learning_rate=rate)) for rate in (1e-3, 4e-3)
     }
     runs["llamita, AdamW, cosine, 0.004"] = own_curve, replace(cosine, learning_rate=4e-3)
     runs["llamita, Muon, wsd, 0.008"] = own_curve, replace(cosine, learning_rate=8e-3, optimizer="muon", schedule="wsd")

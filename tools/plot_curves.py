@@ -12,11 +12,13 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 GREY = "#808080"  # readable on white and on black
 
 
-def new_plot(y_label: str) -> tuple[plt.Figure, plt.Axes]:
+def new_plot(y_label: str) -> tuple[Figure, Axes]:
     """An empty plot without a background, in colours for light and dark pages."""
     plt.rcParams.update(
         {"text.color": GREY, "axes.labelcolor": GREY, "xtick.color": GREY, "ytick.color": GREY, "svg.hashsalt": "0"}
@@ -55,7 +57,7 @@ def plot_run(folder: Path, target: Path) -> None:
     save(figure, axes, target)
 
 
-def save(figure: plt.Figure, axes: plt.Axes, target: Path) -> None:
+def save(figure: Figure, axes: Axes, target: Path) -> None:
     """Write the SVG, the same bytes for the same numbers."""
     axes.legend(frameon=False)
     figure.savefig(target, transparent=True, bbox_inches="tight", metadata={"Date": None})

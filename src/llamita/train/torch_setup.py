@@ -13,7 +13,8 @@ def set_up_torch() -> None:
     """Check that torch is installed, and let its threads sleep soon when they have nothing to do.
 
     Call it before the first import of torch. GNU's OpenMP spins for milliseconds otherwise: with a third busy process on two
-    cores a step was eight times as slow (docs/decisions.md). A user's own GOMP_SPINCOUNT stays. Raises SettingError without torch.
+    cores a step was eight times as slow (docs/decisions.md). A user's own GOMP_SPINCOUNT stays. Raises SettingError without
+    torch.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
