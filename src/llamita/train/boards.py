@@ -89,7 +89,7 @@ class WeightsAndBiases:
     def __init__(self, project: str, folder: Path, config: Mapping[str, Any], warn: Callable[[str], None]) -> None:
         """Raises SettingError where wandb is missing or does not let us in."""
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise SettingError("wandb: the package is missing; install it with: pip install 'llamita[wandb]'") from None
         self._warn = warn
