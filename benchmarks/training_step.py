@@ -15,6 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from llamita.train.torch_setup import set_up_torch
+
+set_up_torch()  # as the verbs do; both sides run with it
 import torch
 
 from llamita.config import PRESETS, ModelConfig
@@ -104,7 +108,8 @@ def compare(shape: str, dtypes: list[str], llama2c: Path | None, rounds: int, se
             started = time.perf_counter()
             step()
             print(f"{shape} {who} {dtype}: first step {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
-            measure(step, 1.0)
+    for step in steps.values():
+        measure(step, 1.0)  # compiles again what was reset
     times: dict[str, list[list[float]]] = {name: [] for name in steps}
     shares: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
