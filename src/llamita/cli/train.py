@@ -3,7 +3,12 @@
 Samples are told by the engine from the very weights in training: train and engine meet only here.
 """
 
+import os
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,23 +74,41 @@ def command(
         Path(out), text, resume, dial, Path(recipe) if recipe else None, overrides, tokenizer,
         PrepareOptions(ReadOptions(field, separator), validation), device, threads, parallel, tensorboard, wandb,
     )  # fmt: skip
-    with TerminalCompany() as company:
-        signal_number = run(wish, company, teller(Path(out), prompt))
+    with TerminalCompany() as company, engine_in_the_making() as engine_is_ready:
+        signal_number = run(wish, company, teller(Path(out), prompt, engine_is_ready))
     if signal_number is not None:
         sys.exit(SIGNAL_STATUS + signal_number)
 
 
-def teller(folder: Path, prompts: tuple[str, ...]) -> "Tell":
+@contextmanager
+def engine_in_the_making() -> Iterator[Callable[[], object]]:
+    """Compile the engine in a process beside, where a first start has to, so that the first sample does not wait for it.
+
+    Gives a function that returns when it is done. It is only a head start: whoever needs the engine compiles it if that failed.
+    """
+    code = "from llamita.engine.compiled import load_work; load_work()"
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process tells the samples
+        code = ""
+    nowhere = subprocess.DEVNULL
+    maker = subprocess.Popen([sys.executable, "-c", code], stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    try:
+        yield maker.wait
+    finally:
+        maker.kill()
+        maker.wait()
+
+
+def teller(folder: Path, prompts: tuple[str, ...], engine_is_ready: Callable[[], object]) -> "Tell":
     """A function that tells one sample for each prompt from a model in training."""
 
     def tell(model: "Model") -> list[tuple[str, str]]:
-        from dataclasses import replace
-
+        from llamita.data.tokenizer_copy import find_tokenizer
         from llamita.formats import read_tokenizer
         from llamita.language_model import LanguageModel
         from llamita.train.session import dataset_folder
 
-        tokenizer = read_tokenizer(dataset_folder(folder) / "tokenizer.model")
+        engine_is_ready()
+        tokenizer = read_tokenizer(find_tokenizer(dataset_folder(folder)))
         with LanguageModel(replace(model, tokenizer=tokenizer)) as teller:
             return [(p, teller.generate(p, SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, seed=1)) for p in prompts]
 
