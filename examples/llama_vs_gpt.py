@@ -33,7 +33,7 @@ from llamita.train.company import Company
 from llamita.train.config import Recipe, TrainConfig
 from llamita.train.evaluate import evaluate
 from llamita.train.loss import linear_cross_entropy
-from llamita.train.network import Llama, build_network
+from llamita.train.network import Llama, build_network, draw_matrices
 from llamita.train.session import Wish, make_dataset
 from llamita.train.update import Updater
 from llamita.train.world import World
@@ -41,7 +41,6 @@ from llamita.train.world import World
 WIDTH, N_LAYERS, N_HEADS, CONTEXT = 96, 4, 3, 128
 LLAMA_MLP_WIDTH = 8 * WIDTH // 3  # three matrices of 8/3 D hold what two of 4 D hold
 EVALUATIONS = 10
-INITIAL_DEVIATION = 0.02
 INK = "#767d86"  # as readable on white as on black
 COLOURS = ("#767d86", "#2f80d0", "#c2751a", "#8a6fd1", "#1f9a6b", "#d6455d")
 
@@ -173,13 +172,9 @@ def norm(config: ModelConfig, components: Components) -> nn.Module:
 def build_variant(config: ModelConfig, components: Components, seed: int) -> Network:
     """A network with fresh weights, drawn as train/network.py draws them: small normal matrices, biases 0, norms 1."""
     network = Network(config, components)
-    generator = torch.Generator().manual_seed(seed)
+    draw_matrices(network, config.n_layers, seed)
     for name, parameter in network.named_parameters():
-        if parameter.ndim == 2:
-            adds_to_stream = name.endswith(("attention.output.weight", "mlp.down.weight"))
-            share = (2 * config.n_layers) ** -0.5 if adds_to_stream else 1.0
-            nn.init.normal_(parameter, std=INITIAL_DEVIATION * share, generator=generator)
-        elif name.endswith("bias"):
+        if name.endswith("bias"):
             nn.init.zeros_(parameter)
     return network
 

@@ -5,6 +5,7 @@ folder, a pipe, empty or unreadable, and that a process or a disk may stop in th
 ModelFileError line.
 """
 
+import hashlib
 import mmap
 import os
 import secrets
@@ -42,6 +43,12 @@ def read_file(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
             return file.read(n_bytes)
     except OSError as error:
         raise ModelFileError(path, "file", error.strerror, "a readable file") from None
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hex; raises OSError where it cannot be read."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
 from llamita import __version__
@@ -16,6 +15,7 @@ from llamita.bench.peers import Peer
 from llamita.bench.protocol import Protocol
 from llamita.bench.rounds import OWN, Findings
 from llamita.bench.subject import Subject
+from llamita.processor import cpu_name
 
 
 def report(protocol: Protocol, peers: Sequence[Peer], models: list[dict]) -> dict:
@@ -35,16 +35,6 @@ def describe_machine() -> dict:
     """The processor, and how busy others keep it."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform(), "load_average_1_minute": load}
-
-
-def cpu_name() -> str:
-    """The processor's name as Linux or Python knows it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        text = ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def describe_model(subject: Subject, findings: Findings) -> dict:

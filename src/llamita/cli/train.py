@@ -86,9 +86,10 @@ def engine_in_the_making() -> Iterator[Callable[[], object]]:
 
     Gives a function that returns when it is done. It is only a head start: whoever needs the engine compiles it if that failed.
     """
-    code = "from llamita.engine.compiled import load_work; load_work()"
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process tells the samples
-        code = ""
+        yield lambda: None
+        return
+    code = "from llamita.engine.compiled import load_work; load_work()"
     nowhere = subprocess.DEVNULL
     maker = subprocess.Popen([sys.executable, "-c", code], stdin=nowhere, stdout=nowhere, stderr=nowhere)
     try:

@@ -25,7 +25,8 @@ from llamita.data.split import SIDES, Batch, Side, Splitter
 from llamita.data.tokenizer_copy import copy_tokenizer, find_tokenizer
 from llamita.data.workers import Team, part_name, wait_for
 from llamita.errors import DataError, one_line
-from llamita.files import atomic_file
+from llamita.files import atomic_file, sha256_of
+from llamita.processor import available_cores
 from llamita.tokenizer import Tokenizer
 
 PARTS_NAME = ".parts"
@@ -111,7 +112,7 @@ def prepare(
     validation = find_sources(options.validation) if options.validation else []
     _check_apart(folder, [*names, *options.validation])
     recipe = Recipe(
-        tokenizer_sha256=sha256(named_tokenizer.read_bytes()).hexdigest(),
+        tokenizer_sha256=sha256_of(named_tokenizer),
         sources=tuple(map(asdict, sources)),
         validation_sources=tuple(map(asdict, validation)),
         field=options.read.field,
@@ -262,5 +263,5 @@ def _n_workers(wanted: int, total_bytes: int) -> int:
     """As many processes as asked for, or one per core where the text is worth it."""
     if wanted:
         return wanted
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_cores = available_cores()
     return max(1, min(n_cores, -(-total_bytes // _BYTES_PER_WORKER) if total_bytes else n_cores))

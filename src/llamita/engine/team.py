@@ -1,16 +1,15 @@
 """A fixed team of threads for one engine: the caller and n_threads - 1 others, which sleep in Python when idle."""
 
-import os
 import queue
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from llamita.engine.memory import address_of
 from llamita.engine.state import JOB_FORWARD, LONG_WAITS, ROWS_PER_THREAD
+from llamita.processor import available_cores, cpu_facts
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.64
 SOON_SECONDS = 0.2  # a long wait so soon after the team came together again: the machine is still busy
@@ -18,19 +17,13 @@ SOON_SECONDS = 0.2  # a long wait so soon after the team came together again: th
 
 def default_threads() -> int:
     """Processor cores that this process may use; hyperthreads of one core share what the engine needs, so half of those."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = available_cores()
     return max(1, min(usable, _physical_cores() or usable))
 
 
 def _physical_cores() -> int | None:
     """Distinct (package, core) pairs on Linux; None where the system does not say."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    lines = [line.split(":", 1) for line in text.splitlines() if ":" in line]
-    packages = [value for key, value in lines if key.strip() == "physical id"]
-    cores = [value for key, value in lines if key.strip() == "core id"]
+    packages, cores = cpu_facts("physical id"), cpu_facts("core id")
     return len(set(zip(packages, cores, strict=True))) or None if len(packages) == len(cores) else None
 
 

@@ -7,7 +7,6 @@ A folder gets its name only when all its bytes are on the disk, so a process may
 """
 
 import errno
-import hashlib
 import json
 import os
 import secrets
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from llamita.errors import DataError
-from llamita.files import atomic_file, sync_folder
+from llamita.files import atomic_file, sha256_of, sync_folder
 from llamita.formats import huggingface
 from llamita.formats.safetensors import read_arrays, write_tensors
 from llamita.model import Model
@@ -181,9 +180,3 @@ def _remove(path: Path) -> None:
     leftover = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
     path.replace(leftover)
     shutil.rmtree(leftover, ignore_errors=True)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

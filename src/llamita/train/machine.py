@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llamita import __version__
+from llamita.processor import available_cores, cpu_facts, cpu_name
 
 PACKAGES = ("torch", "numpy", "numba", "safetensors", "sentencepiece", "tokenizers", "tensorboard")
 
@@ -77,7 +78,7 @@ class Machine:
 def find_machine(device: str, n_devices: int = 1) -> Machine:
     """Look at a device of this machine (a name that torch knows, without "auto"); needs torch."""
     kind = device.partition(":")[0]
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_cores = available_cores()
     dtype = fastest_dtype(kind)
     can_compile = kind != "mps" and any(map(shutil.which, ("c++", "g++", "clang++", "cl", os.environ.get("CXX", "c++"))))
     name = gpu_name(device) if kind == "cuda" else cpu_name()
@@ -135,14 +136,9 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def cpu_name() -> str:
-    """The processor's name as Linux or Python knows it."""
-    return next(iter(_cpu_facts("model name")), "") or platform.processor() or platform.machine()
-
-
 def cpu_flags() -> list[str]:
     """The instruction sets of the processor by Linux's names; empty elsewhere."""
-    facts = _cpu_facts("flags") or _cpu_facts("Features")
+    facts = cpu_facts("flags") or cpu_facts("Features")
     return facts[0].split() if facts else []
 
 
@@ -151,14 +147,6 @@ def gpu_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name(torch.device(device))
-
-
-def _cpu_facts(key: str) -> list[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return []
-    return [line.partition(":")[2].strip() for line in text.splitlines() if line.partition(":")[0].strip() == key]
 
 
 def _available_by_meminfo() -> int | None:

@@ -68,7 +68,8 @@ def _measure_batch(recipe: Recipe, batch: int, device: torch.device, note: Note)
     network = build_network(config, training.dropout, training.seed)
     batches = Batches(MadeUpTokens(config.vocab_size), config.context, batch, 0)  # pyright: ignore[reportArgumentType]
     updater = Updater(Recipe(config, training), network, batches, World(0, 1, device, "ddp"))
-    compiled = _warm_up(updater, training.compile, note)
+    compiled = updater.make_ready(note)
+    updater.run(0)
     seconds_of_one = median(_timed(lambda: updater.run(0), device) for _ in range(N_UPDATES))
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -76,25 +77,6 @@ def _measure_batch(recipe: Recipe, batch: int, device: torch.device, note: Note)
     passes = max(1, recipe.training.sequences_per_update // batch)
     seconds = passes * max(seconds_of_one - optimizer_seconds, seconds_of_one / 10) + optimizer_seconds
     return Measurement(batch, passes * batch * config.context / seconds, compiled)
-
-
-def _warm_up(updater: Updater, wants_compiling: bool, note: Note) -> bool:
-    """Make everything ready; return whether the network is compiled."""
-    if wants_compiling:
-        note("compiling the network")
-        updater.compile()
-        try:
-            updater.warm_up()
-            updater.run(0)
-            return True
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # a compiler may fail in any way; the network as it is written does not need one
-            note(f"torch.compile failed ({type(error).__name__}); going on without it")
-            updater.forget_compilation()
-    updater.warm_up()
-    updater.run(0)
-    return False
 
 
 def _timed(action: Callable[[], Any], device: torch.device) -> float:

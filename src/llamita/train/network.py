@@ -126,13 +126,18 @@ def build_network(config: ModelConfig, dropout: float = 0.0, seed: int = 0) -> L
     variance does not grow with depth (GPT-2). llama2.c means to do this too, but scales mlp.up instead of mlp.down.
     """
     network = Llama(config, dropout)
+    draw_matrices(network, config.n_layers, seed)
+    return network
+
+
+def draw_matrices(network: nn.Module, n_layers: int, seed: int) -> None:
+    """Fill the matrices of a network in place, as build_network says; its vectors stay."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         if parameter.ndim == 2:
-            adds_to_stream = name.endswith(("attention.output", "mlp.down"))
-            share = (2 * config.n_layers) ** -0.5 if adds_to_stream else 1.0
+            adds_to_stream = name.removesuffix(".weight").endswith(("attention.output", "mlp.down"))
+            share = (2 * n_layers) ** -0.5 if adds_to_stream else 1.0
             nn.init.normal_(parameter, std=INITIAL_DEVIATION * share, generator=generator)
-    return network
 
 
 def document_starts_of(ids: Tensor, bos_id: int) -> Tensor:

@@ -3,7 +3,6 @@
 Each part may be missing, torn or hostile: what cannot be read is left out. Writes nothing, knows no torch and no page.
 """
 
-import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from llamita.data.manifest import Manifest, read_manifest
 from llamita.errors import LlamitaError, SettingError, one_line
+from llamita.files import sha256_of
 from llamita.train.config import Recipe, read_recipe
 from llamita.train.metrics import METRICS, SAMPLES, Line, SampleRecord, StartRecord, StepRecord, ValidationRecord, read_lines
 
@@ -115,7 +115,6 @@ def _sha256(path: Path) -> str:
     try:
         if path.stat().st_size > LONGEST_HASHED_BYTES:
             return ""
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return ""

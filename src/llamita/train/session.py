@@ -29,7 +29,7 @@ from llamita.data.sources import find_sources
 from llamita.data.tokenizer_copy import find_tokenizer
 from llamita.data.vocabulary import learn_vocabulary
 from llamita.errors import SettingError, VocabularySizeError
-from llamita.files import atomic_file
+from llamita.files import atomic_file, sha256_of
 from llamita.train import checkpoint
 from llamita.train.arithmetic import flops_per_token
 from llamita.train.checkpoint import RunState
@@ -38,11 +38,11 @@ from llamita.train.config import Recipe, TrainConfig, read_recipe, write_recipe
 from llamita.train.machine import describe_machine, find_machine, peak_flops
 from llamita.train.measure import plan_and_measure
 from llamita.train.recorder import Audience, Recorder, SilentRecorder
+from llamita.train.run_folder import RECIPE_FILE, RUN_FILE
 from llamita.train.sizing import DataFacts, Dial, choose_vocab_size
 from llamita.train.trainer import CHECKPOINTS, Tell, Trainer, run_state
 from llamita.train.world import World, open_world
 
-RECIPE, RUN = "recipe.toml", "run.json"
 MOST_NAMED = 3  # files in a message
 NO_DIAL = Dial()
 VOCABULARY, DATA = "vocabulary", "data"
@@ -92,7 +92,7 @@ def run(wish: Wish, company: Company, tell: Tell | None = None) -> int | None:
 
 def set_up(wish: Wish, world: World, company: Company) -> None:
     """Leave a recipe and run.json in the run's folder, and shards where run.json says; the first rank's work."""
-    started = (wish.out / RUN).exists() and (wish.out / RECIPE).exists()
+    started = (wish.out / RUN_FILE).exists() and (wish.out / RECIPE_FILE).exists()
     if started and not wish.resume:
         raise SettingError(f"{wish.out}: found a run there; go on with it by --resume, or name another folder with --out")
     if started:
@@ -103,21 +103,21 @@ def set_up(wish: Wish, world: World, company: Company) -> None:
         raise SettingError(f"{wish.out}: found {missing}; name files, folders or a data set of text")
     if wish.recipe is not None:
         with_overrides(read_recipe(wish.recipe), wish.overrides)  # a mistake in it shall not cost the time to read the text
-    folder = make_dataset(wish, world, company)
-    recipe = choose_recipe(wish, open_dataset(folder), world, company)
-    write_recipe(recipe, wish.out / RECIPE)
+    dataset = open_dataset(make_dataset(wish, world, company))
+    recipe = choose_recipe(wish, dataset, world, company)
+    write_recipe(recipe, wish.out / RECIPE_FILE)
     facts = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "texts": list(wish.texts),
-        "data": str(folder.resolve()),
+        "data": str(dataset.folder.resolve()),
         "dial": asdict(wish.dial),
         "device": str(world.device),
         "n_threads": torch.get_num_threads(),
         "n_ranks": world.n_ranks,
         "command": sys.argv[1:],
-        "fingerprint": open_dataset(folder).fingerprint,
+        "fingerprint": dataset.fingerprint,
     }
-    with atomic_file(wish.out / RUN) as file:
+    with atomic_file(wish.out / RUN_FILE) as file:
         file.write(json.dumps(facts | describe_machine(), indent=1, ensure_ascii=False).encode())
 
 
@@ -180,7 +180,7 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 
 def check_same_wish(wish: Wish) -> None:
     """Raise SettingError where a run is asked to go on with another text, tokenizer, shape or setting."""
-    facts, recipe = read_run(wish.out), read_recipe(wish.out / RECIPE)
+    facts, recipe = read_run(wish.out), read_recipe(wish.out / RECIPE_FILE)
     manifest = read_manifest(Path(facts["data"]))
     found = [f"{name}: then {then}, now {now}" for name, then, now in _changes(wish, facts, recipe, manifest) if then != now]
     if found:
@@ -197,7 +197,7 @@ def _changes(wish: Wish, facts: dict[str, Any], recipe: Recipe, manifest: Manife
     elif wish.texts:
         yield "shards", facts["fingerprint"], open_dataset(wish.texts[0]).fingerprint
     if wish.tokenizer:
-        now = checkpoint.sha256_of(find_tokenizer(wish.tokenizer))
+        now = sha256_of(find_tokenizer(wish.tokenizer))
         yield "tokenizer (sha256)", manifest.recipe.tokenizer_sha256[:12], now[:12]
     if wish.dial != NO_DIAL:
         yield "plan", facts["dial"], asdict(wish.dial)
@@ -219,9 +219,9 @@ def _fields(then: Recipe, now: Recipe) -> Iterator[tuple[str, Any, Any]]:
 def read_run(folder: Path) -> dict[str, Any]:
     """run.json of a run's folder; raises SettingError where it is none."""
     try:
-        return json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SettingError(f"{folder / RUN}: found no record of a run ({error})") from None
+        raise SettingError(f"{folder / RUN_FILE}: found no record of a run ({error})") from None
 
 
 def dataset_folder(folder: Path) -> Path:
@@ -233,7 +233,7 @@ def _train(wish: Wish, world: World, company: Company, tell: Tell | None) -> int
     """The part that all ranks do together."""
     dataset = open_dataset(dataset_folder(wish.out))
     changes = {name: wish.overrides[name] for name in TrainConfig.__dataclass_fields__ if name in wish.overrides}
-    recipe = with_overrides(read_recipe(wish.out / RECIPE), changes)
+    recipe = with_overrides(read_recipe(wish.out / RECIPE_FILE), changes)
     start = checkpoint.newest(wish.out / CHECKPOINTS, company.say)
     world.wait()  # nobody removes a checkpoint that another rank still looks at
     if start is not None:

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -72,28 +72,13 @@ class Trainer:
         Raises TrainingError when loss or gradients are not finite and the recipe says stop, or nothing could be saved.
         """
         with StopWish() as wish, _no_collection():
-            self._warm_up()
+            self.updater.make_ready(self.recorder.note)
             while self.step < self.config.n_steps:
                 self._one_step()
                 if self.world.any(wish.signal_number is not None):
                     self._save_at_the_end(None)
                     return wish.signal_number or signal.SIGTERM  # of another rank
         return None
-
-    def _warm_up(self) -> None:
-        """Compile, where the recipe says so; a machine without a compiler trains all the same, more slowly."""
-        if self.config.compile:
-            self.recorder.note("compiling the network")
-            self.updater.compile()
-        try:
-            self.updater.warm_up()
-        except Exception as error:
-            if not self.config.compile or isinstance(error, torch.OutOfMemoryError):
-                raise
-            reason = str(error).strip().splitlines()[0][:200]
-            self.recorder.note(f"torch.compile failed ({type(error).__name__}: {reason}); training goes on without it")
-            self.updater.forget_compilation()
-            self.updater.warm_up()
 
     def _one_step(self) -> None:
         result = self.updater.run(self.step)
@@ -167,15 +152,15 @@ class Trainer:
         model, optimizer = self._model(), self.updater.optimizers.state()
         self._retry_at = None
         if self.world.is_first:
-            state = run_state(self.recipe, self.dataset, self.world, self.step)
-            values = asdict(state) | {
-                "validation_loss": validation and validation.loss,
-                "n_skipped": self.n_skipped,
-                "scaler": {} if self.updater.scaler is None else self.updater.scaler.state_dict(),
-            }
+            state = replace(
+                run_state(self.recipe, self.dataset, self.world, self.step),
+                validation_loss=validation and validation.loss,
+                n_skipped=self.n_skipped,
+                scaler={} if self.updater.scaler is None else self.updater.scaler.state_dict(),
+            )
             try:
                 arrays = {name: whole(value).numpy() for name, value in optimizer.items()}
-                self._write(RunState(**values), model, arrays)
+                self._write(state, model, arrays)
             except (OSError, LlamitaError) as error:
                 self._retry_at = time.monotonic() + RETRY_SECONDS
                 self.recorder.note(f"checkpoint of step {self.step}: {error}; the run goes on and tries again")

@@ -6,6 +6,7 @@ Everything that is random here is seeded by the step, so that the update after s
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,26 @@ class Updater:
         self.optimizers = Optimizers(network, self.config)
         self.scaler = torch.amp.GradScaler(world.device.type) if self.config.dtype == "float16" else None
         self.forward: nn.Module = self.spread
+
+    def make_ready(self, note: Callable[[str], None]) -> bool:
+        """Warm up, compiled where the recipe says so; return whether it is compiled.
+
+        A machine without a compiler trains all the same, more slowly, and `note` is told why.
+        """
+        if self.config.compile:
+            note("compiling the network")
+            self.compile()
+        try:
+            self.warm_up()
+            return self.config.compile
+        except Exception as error:  # a compiler may fail in any way
+            if not self.config.compile or isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).strip().splitlines()[:1]
+            note(f"torch.compile failed ({type(error).__name__}: {''.join(reason)[:200]}); training goes on without it")
+        self.forget_compilation()
+        self.warm_up()
+        return False
 
     def compile(self) -> None:
         """Let torch.compile fuse the network; layer by layer where ranks exchange gradients while others are still made."""

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from llamita.errors import SettingError
+from llamita.processor import available_cores
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 PATIENCE = timedelta(days=7)  # ranks wait while the first one prepares text, which may take hours
@@ -142,8 +143,3 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         reason = str(error).splitlines()[0]
         raise SettingError(f"device: found {name}, which torch cannot use here ({reason}); expected cpu, cuda or mps") from None
     return device
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
