@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from llamita.model import Model
+from llamita.model import Model, rope_frequencies
 from llamita.quant import Tensor
 
 
@@ -28,9 +28,8 @@ def reference_logits(model: Model, ids: list[int] | np.ndarray, quantize_activat
         return x / np.sqrt((x * x).mean(1, keepdims=True) + c.norm_epsilon) * model.tensors[name].dequantize()
 
     def rope(x: np.ndarray) -> np.ndarray:
-        pairs = np.arange(0, c.head_size, 2, dtype=np.float32) / np.float32(c.head_size)
         # float32 as in the code that Llamas were trained with
-        angles = np.arange(n_tokens, dtype=np.float32)[:, None] * (np.float32(1) / np.float32(c.rope_theta) ** pairs)
+        angles = np.arange(n_tokens, dtype=np.float32)[:, None] * rope_frequencies(c)
         turned: Any = x.reshape(n_tokens, -1, c.head_size // 2, 2) @ np.array([1, 1j]) * np.exp(1j * angles)[:, None]
         return np.stack([turned.real, turned.imag], -1).reshape(n_tokens, -1, c.head_size)
 

@@ -4,6 +4,7 @@ Every stage reads it; it knows no file layout (formats/) and no tensor (model.py
 model.py.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields
 
 from llamita.errors import ModelError
@@ -19,6 +20,41 @@ LIMITS = {
     "vocab_size": 1 << 22,
     "context": 1 << 24,
 }
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How the rotary frequencies of a model are stretched for a longer context; each frequency is divided by a number.
+
+    kind linear: by `factor` (arXiv:2306.15595). llama3: by `factor` where the wave is longer than original_context /
+    low_frequency_factor, not at all where it is shorter than original_context / high_frequency_factor, smoothly between (Llama
+    3.1's). factors: by `factors`, one number for each pair of a head, as a GGUF file holds them.
+    """
+
+    kind: str
+    factor: float = 1.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_context: int = 8192
+    factors: tuple[float, ...] = ()
+
+    def validate(self, head_size: int) -> None:
+        """Raise ModelError unless the numbers make sense for heads of this size."""
+        if self.kind not in ROPE_KINDS:
+            raise ModelError(f"rope_scaling: found kind {self.kind}, expected {', '.join(ROPE_KINDS)}")
+        numbers = (self.factor, self.low_frequency_factor, self.high_frequency_factor, self.original_context, *self.factors)
+        if not all(0 < number < math.inf for number in numbers):
+            raise ModelError("rope_scaling: found a factor that is not positive, expected positive numbers")
+        if self.kind == "llama3" and self.low_frequency_factor >= self.high_frequency_factor:
+            raise ModelError(
+                f"rope_scaling: found low_frequency_factor {self.low_frequency_factor:g}, "
+                f"expected less than high_frequency_factor {self.high_frequency_factor:g}"
+            )
+        if self.kind == "factors" and len(self.factors) != head_size // 2:
+            raise ModelError(f"rope_scaling: found {len(self.factors)} factors, expected {head_size // 2}, one for each pair")
+
+
+ROPE_KINDS = ("linear", "llama3", "factors")
 
 
 @dataclass(frozen=True)
@@ -40,6 +76,7 @@ class ModelConfig:
     rope_theta: float = 10000.0  # base of the rotary frequencies (arXiv:2104.09864)
     norm_epsilon: float = 1e-5  # of RMSNorm (arXiv:1910.07467)
     tied_embedding: bool = True  # the classifier is the embedding
+    rope_scaling: RopeScaling | None = None  # None: plain RoPE
 
     def __post_init__(self) -> None:
         if self.head_size == 0 and self.n_heads > 0:
@@ -76,10 +113,15 @@ class ModelConfig:
             raise ModelError(f"rope_theta: found {self.rope_theta}, expected a positive number below 1e12")
         if not 0 < self.norm_epsilon < 1:
             raise ModelError(f"norm_epsilon: found {self.norm_epsilon}, expected a number between 0 and 1")
+        if self.rope_scaling is not None:
+            self.rope_scaling.validate(self.head_size)
 
-    def to_dict(self) -> dict[str, int | float | bool]:
-        """The fields by name, for JSON."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, object]:
+        """The fields by name, for JSON and TOML; rope_scaling only where there is one."""
+        values = asdict(self)
+        if self.rope_scaling is None:
+            del values["rope_scaling"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> "ModelConfig":
@@ -88,6 +130,9 @@ class ModelConfig:
         if unknown := sorted(set(values) - known):
             raise ModelError(f"config: found unknown fields {', '.join(unknown)}, expected {', '.join(sorted(known))}")
         try:
+            if isinstance(scaling := values.get("rope_scaling"), dict):
+                factors = tuple(scaling.get("factors", ()))
+                values = values | {"rope_scaling": RopeScaling(**(scaling | {"factors": factors}))}
             return cls(**values)  # pyright: ignore[reportArgumentType]
         except TypeError as error:
             raise ModelError(f"config: {error}") from None

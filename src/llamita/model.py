@@ -36,6 +36,8 @@ class Model:
     # float32 (2, context, K / 2), cosines and sines as a llama2.c v0 file held them, whose writer alone looks at them: so a
     # file that is read and written again is the same, whatever vector library its first writer had
     rope_tables: np.ndarray | None = None
+    chat_template: str = ""  # Jinja source that the model came with; "" where it came with none
+    stop_ids: tuple[int, ...] = ()  # ids that end a text, as the model's files say; () leaves it to the tokenizer's BOS and EOS
 
     @property
     def n_bytes(self) -> int:
@@ -93,14 +95,34 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def rope_angles(theta: float, head_size: int, n_positions: int) -> np.ndarray:
+def rope_frequencies(config: ModelConfig) -> np.ndarray:
+    """Angle per position of each pair of a head, float32 (K / 2): theta ** (-2 pair / K), stretched as rope_scaling says.
+
+    Source of llama3: transformers' modeling_rope_utils.py, which agrees with Meta's apply_scaling.
+    """
+    exponents = np.arange(0, config.head_size, 2, dtype=np.float32) / np.float32(config.head_size)
+    frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    if scaling.kind == "linear":
+        return frequencies / np.float32(scaling.factor)
+    if scaling.kind == "factors":
+        return frequencies / np.array(scaling.factors, np.float32)
+    assert scaling.kind == "llama3", scaling.kind
+    low, high = np.float32(scaling.low_frequency_factor), np.float32(scaling.high_frequency_factor)
+    turns = np.float32(scaling.original_context) * frequencies / np.float32(2 * np.pi)  # within the original context
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    return ((1 - smooth) * frequencies / np.float32(scaling.factor) + smooth * frequencies).astype(np.float32)
+
+
+def rope_angles(config: ModelConfig, n_positions: int) -> np.ndarray:
     """Angles by which RoPE (arXiv:2104.09864) turns each pair of a head: float64 (n_positions, K / 2).
 
-    angle(position, pair) = position * theta ** (-2 pair / head_size), rounded to float32 as in the code that Llamas were
-    trained with (and in run.c): at position 1000 that moves an angle by 3e-5, more than all other roundings.
+    angle(position, pair) = position * frequency(pair), rounded to float32 as in the code that Llamas were trained with (and in
+    run.c): at position 1000 that moves an angle by 3e-5, more than all other roundings.
     """
-    frequencies = np.float32(1) / np.float32(theta) ** (np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size))
-    return (np.arange(n_positions, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+    return (np.arange(n_positions, dtype=np.float32)[:, None] * rope_frequencies(config)).astype(np.float64)
 
 
 def random_model(config: ModelConfig, dtype: str = "f32", group: int = 64, seed: int = 0) -> Model:

@@ -1,7 +1,7 @@
 """How one weight tensor is stored, and how numbers become blocks of small integers and come back: plain numpy.
 
 A Tensor is what a file holds, usually a view of the mapped file; the engine packs it for speed, the tests take
-`dequantize` as the truth. Knows no file layout and no model.
+`dequantize` as the truth. Knows no file layout and no model. Source of q4_0 and q4_1: ggml's quantize_row_q4_0_ref, _q4_1_ref.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 FLOAT_DTYPES = ("f32", "f16", "bf16")
-QUANTIZED_DTYPES = ("q8_0",)
+QUANTIZED_DTYPES = ("q8_0", "q4_0", "q4_1")
+Q4_GROUP = 32
+# those of GGUF files that the engine has no form for: it takes them by way of q8_0
+GGML_DTYPES = (
+    "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "tq1_0", "tq2_0", "mxfp4",
+    "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq1_s", "iq1_m", "iq4_nl", "iq4_xs",
+)  # fmt: skip
+_ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +25,11 @@ class Tensor:
 
     dtype f32: data float32[shape]; f16: float16[shape]; bf16: uint16[shape], the upper halves of float32 numbers.
     dtype q8_0: data int8[rows, columns/group, group], scales float32 or float16 [rows, columns/group];
-    weight = data * scale. data and scales may be read-only views with any strides, except that the last axis of data is dense.
+    weight = data * scale.
+    dtype q4_0: data uint8[rows, columns/32, 16], byte j of a group holds weight j in its lower half and j + 16 in its upper;
+    weight = (half - 8) * scale. dtype q4_1: also offsets [rows, columns/32], of the scales' dtype; weight = half * scale + offset.
+    One of GGML_DTYPES: data uint8[rows, bytes of a row], blocks as GGUF has them.
+    data, scales and offsets may be read-only views with any strides, except that the last axis of data is dense.
     data of float dtypes may have more axes than shape, which it takes by reshape: rows that a file has in another order.
     """
 
@@ -26,16 +37,27 @@ class Tensor:
     shape: tuple[int, ...]
     data: np.ndarray
     scales: np.ndarray | None = None
+    offsets: np.ndarray | None = None
 
     @property
     def group(self) -> int:
-        """Weights that share a scale; 1 for float tensors."""
-        return self.data.shape[-1] if self.scales is not None else 1
+        """Weights that share a scale; 1 for tensors without scales of their own."""
+        if self.scales is None:
+            return 1
+        return self.data.shape[-1] if self.dtype == "q8_0" else Q4_GROUP
 
     @property
     def n_bytes(self) -> int:
         """Bytes of the stored numbers, scales included."""
-        return self.data.nbytes + (self.scales.nbytes if self.scales is not None else 0)
+        return sum(part.nbytes for part in (self.data, self.scales, self.offsets) if part is not None)
+
+    def rows(self, first: int, last: int) -> "Tensor":
+        """The rows first to last - 1 of a matrix, a view: tensors of any size are converted piece by piece."""
+        if self.data.shape[:1] != self.shape[:1]:
+            raise ValueError("rows of a view in another order have no slices")
+        shape = (len(range(*slice(first, last).indices(self.shape[0]))), *self.shape[1:])
+        parts = (None if part is None else part[first:last] for part in (self.scales, self.offsets))
+        return Tensor(self.dtype, shape, self.data[first:last], *parts)
 
     @classmethod
     def from_array(cls, array: np.ndarray) -> "Tensor":
@@ -50,9 +72,21 @@ class Tensor:
             return self.data.astype(np.float32).reshape(self.shape)
         if self.dtype == "bf16":
             return (self.data.astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
-        assert self.dtype == "q8_0", self.dtype
+        if self.dtype in GGML_DTYPES:
+            from gguf import GGMLQuantizationType
+            from gguf.quants import dequantize
+
+            return dequantize(self.data, GGMLQuantizationType[self.dtype.upper()]).reshape(self.shape)
         assert self.scales is not None
-        return (self.data.astype(np.float32) * self.scales.astype(np.float32)[..., None]).reshape(self.shape)
+        scales = self.scales.astype(np.float32)[..., None]
+        if self.dtype == "q8_0":
+            return (self.data.astype(np.float32) * scales).reshape(self.shape)
+        halves = np.concatenate([self.data & 15, self.data >> 4], axis=-1).astype(np.float32)
+        if self.dtype == "q4_0":
+            return ((halves - np.float32(8)) * scales).reshape(self.shape)
+        assert self.dtype == "q4_1", self.dtype
+        assert self.offsets is not None
+        return (halves * scales + self.offsets.astype(np.float32)[..., None]).reshape(self.shape)
 
 
 def quantize_q8_0(weights: np.ndarray, group: int) -> Tensor:
@@ -70,6 +104,46 @@ def quantize_q8_0(weights: np.ndarray, group: int) -> Tensor:
     return Tensor("q8_0", (rows, columns), np.rint(grouped / safe[..., None]).astype(np.int8), scales)
 
 
+def quantize_q4_0(weights: np.ndarray) -> Tensor:
+    """Quantize float32[rows, columns] in groups of 32 to 4 bits: scale = number of largest magnitude / -8, as float16.
+
+    The scale keeps the sign, so that the largest number of a group is held exactly. Raises ValueError when 32 does not divide
+    the row.
+    """
+    groups = _groups_of_32(weights)
+    largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)  # (rows, groups, 1)
+    scales = largest / np.float32(-8)
+    inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
+    halves = np.minimum((groups * inverse + np.float32(8.5)).astype(np.int8), 15).astype(np.uint8)
+    return Tensor("q4_0", weights.shape, _join_halves(halves), scales[..., 0].astype(np.float16))
+
+
+def quantize_q4_1(weights: np.ndarray) -> Tensor:
+    """Quantize float32[rows, columns] in groups of 32 to 4 bits between the least and the greatest number of a group.
+
+    Raises ValueError when 32 does not divide the row.
+    """
+    groups = _groups_of_32(weights)
+    least = groups.min(axis=2, keepdims=True)
+    scales = (groups.max(axis=2, keepdims=True) - least) / np.float32(15)
+    inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
+    halves = np.minimum(((groups - least) * inverse + np.float32(0.5)).astype(np.int8), 15).astype(np.uint8)
+    scales, offsets = (part[..., 0].astype(np.float16) for part in (scales, least))
+    return Tensor("q4_1", weights.shape, _join_halves(halves), scales, offsets)
+
+
+def _groups_of_32(weights: np.ndarray) -> np.ndarray:
+    rows, columns = weights.shape
+    if columns % Q4_GROUP:
+        raise ValueError(f"group {Q4_GROUP} does not divide rows of {columns}")
+    return np.ascontiguousarray(weights, np.float32).reshape(rows, -1, Q4_GROUP)
+
+
+def _join_halves(halves: np.ndarray) -> np.ndarray:
+    """uint8 0..15 [rows, groups, 32] to [rows, groups, 16], as ggml lays them."""
+    return halves[..., : Q4_GROUP // 2] | halves[..., Q4_GROUP // 2 :] << 4
+
+
 def to_bf16(weights: np.ndarray) -> Tensor:
     """Round float32 to bfloat16, half to even; NaN stays NaN."""
     bits = np.ascontiguousarray(weights, np.float32).view(np.uint32)
@@ -79,9 +153,14 @@ def to_bf16(weights: np.ndarray) -> Tensor:
 
 
 def convert(tensor: Tensor, dtype: str, group: int = 64) -> Tensor:
-    """The tensor in another dtype, by way of float32; itself when it has that dtype already (and group, if quantized)."""
-    if tensor.dtype == dtype and (dtype in FLOAT_DTYPES or tensor.group == group):
+    """The tensor in another dtype, by way of float32; itself when it has that dtype already (and group, if q8_0).
+
+    group: weights per scale of q8_0; those of q4_0 and q4_1 are 32. Raises ValueError where a group does not divide the row.
+    """
+    if tensor.dtype == dtype and (dtype != "q8_0" or tensor.group == group):
         return tensor
+    if dtype in QUANTIZED_DTYPES and tensor.data.shape[:1] == tensor.shape[:1] and tensor.shape[0] > _ROWS_AT_ONCE:
+        return _convert_by_pieces(tensor, dtype, group)
     weights = tensor.dequantize()
     if dtype == "f32":
         return Tensor("f32", tensor.shape, weights)
@@ -91,4 +170,21 @@ def convert(tensor: Tensor, dtype: str, group: int = 64) -> Tensor:
         return to_bf16(weights)
     if dtype == "q8_0":
         return quantize_q8_0(weights, group)
+    if dtype == "q4_0":
+        return quantize_q4_0(weights)
+    if dtype == "q4_1":
+        return quantize_q4_1(weights)
     raise ValueError(f"unknown dtype {dtype}")
+
+
+def _convert_by_pieces(tensor: Tensor, dtype: str, group: int) -> Tensor:
+    """convert, some rows at a time: what lies between stays in the cache, and takes little memory."""
+    starts = range(0, tensor.shape[0], _ROWS_AT_ONCE)
+    pieces = [convert(tensor.rows(start, start + _ROWS_AT_ONCE), dtype, group) for start in starts]
+
+    def joined(name: str) -> np.ndarray | None:
+        parts = [getattr(piece, name) for piece in pieces]
+        return None if parts[0] is None else np.concatenate(parts)
+
+    data = np.concatenate([piece.data for piece in pieces])
+    return Tensor(dtype, tensor.shape, data, joined("scales"), joined("offsets"))

@@ -27,7 +27,8 @@ MODEL_HELP = {
     "tied_embedding": "Let the classifier be the embedding.",
 }
 TRAINING_FIELDS = {field.name: field for field in fields(TrainConfig)}
-MODEL_FIELDS = {field.name: field for field in fields(ModelConfig)}
+# a fresh model has plain RoPE
+MODEL_FIELDS = {field.name: field for field in fields(ModelConfig) if field.name != "rope_scaling"}
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import numpy as np
 
+from llamita.config import ModelConfig
 from llamita.engine.compiled import load_work
 from llamita.engine.memory import address_of, aligned
 from llamita.engine.sampling import Sampling
@@ -123,7 +124,7 @@ class Engine:
 
     def _make_buffers(self) -> None:
         s, config, n, rows = self._state[0], self.config, self.n_threads, self.max_rows
-        cosines, sines = rotary_tables(config.rope_theta, config.head_size, padded(self.context))
+        cosines, sines = rotary_tables(config, padded(self.context))
         self._buffers |= {"cosines": cosines, "sines": sines}
         self._state["cosines"], self._state["sines"] = address_of(cosines), address_of(sines)
         cache = config.n_layers * self.n_slots * config.n_kv_heads * int(s["context"]) * int(s["head_stride"])
@@ -330,9 +331,9 @@ def _checked(name: str, value: int | None, default: int, most: int) -> int:
     return value
 
 
-def rotary_tables(theta: float, head_size: int, n_positions: int) -> tuple[np.ndarray, np.ndarray]:
+def rotary_tables(config: ModelConfig, n_positions: int) -> tuple[np.ndarray, np.ndarray]:
     """Tables of RoPE float32 [n_positions * padded head]: cos cos and -sin sin of each pair's angle."""
-    angles = rope_angles(theta, head_size, n_positions)
+    head_size, angles = config.head_size, rope_angles(config, n_positions)
     cosines = aligned(n_positions * padded(head_size), np.float32).reshape(n_positions, -1)
     sines = aligned(n_positions * padded(head_size), np.float32).reshape(n_positions, -1)
     cosines[:, :head_size] = np.repeat(np.cos(angles), 2, axis=1)

@@ -52,16 +52,18 @@ def rope_tables(config: ModelConfig) -> np.ndarray:
 
 
 def _check_holds(config: ModelConfig, path: str | PathLike[str]) -> None:
+    remedy = "llama2.c's files cannot say otherwise: choose another format"
     fixed = {"rope_theta": ROPE_THETA, "norm_epsilon": NORM_EPSILON, "head_size": config.width / config.n_heads}
     for name, expected in fixed.items():
         if (found := getattr(config, name)) != expected:
-            remedy = "llama2.c's files cannot say otherwise: choose another format"
             raise ModelFileError(path, name, found, f"{expected:g}", remedy)
+    if config.rope_scaling is not None:
+        raise ModelFileError(path, "rope_scaling", config.rope_scaling.kind, "none", remedy)
 
 
 def _stored_group(model: Model) -> int | None:
     """The group that all quantized matrices share, if it divides every row: they need no second rounding then."""
-    groups = {tensor.group for tensor in model.tensors.values() if tensor.scales is not None}
+    groups = {tensor.group for tensor in model.tensors.values() if tensor.dtype == "q8_0"}
     group = groups.pop() if len(groups) == 1 else 0
     return group if group and not model.config.width % group and not model.config.mlp_width % group else None
 

@@ -81,7 +81,7 @@ class Llama(nn.Module):
         self.norm = nn.Parameter(torch.ones(config.width))
         if not config.tied_embedding:
             self.head = nn.Parameter(torch.empty(config.vocab_size, config.width))
-        angles = torch.from_numpy(rope_angles(config.rope_theta, config.head_size, config.context))  # (context, K / 2)
+        angles = torch.from_numpy(rope_angles(config, config.context))  # (context, K / 2)
         self.register_buffer("cosines", angles.cos().float(), persistent=False)
         self.register_buffer("sines", angles.sin().float(), persistent=False)
 
