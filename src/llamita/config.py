@@ -6,6 +6,7 @@ model.py.
 
 import math
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from llamita.errors import ModelError
 
@@ -131,8 +132,8 @@ class ModelConfig:
             raise ModelError(f"config: found unknown fields {', '.join(unknown)}, expected {', '.join(sorted(known))}")
         try:
             if isinstance(scaling := values.get("rope_scaling"), dict):
-                factors = tuple(scaling.get("factors", ()))
-                values = values | {"rope_scaling": RopeScaling(**(scaling | {"factors": factors}))}
+                numbers: dict[str, Any] = scaling | {"factors": tuple(scaling.get("factors", ()))}
+                values = values | {"rope_scaling": RopeScaling(**numbers)}
             return cls(**values)  # pyright: ignore[reportArgumentType]
         except TypeError as error:
             raise ModelError(f"config: {error}") from None

@@ -27,7 +27,7 @@ class Tensor:
     dtype q8_0: data int8[rows, columns/group, group], scales float32 or float16 [rows, columns/group];
     weight = data * scale.
     dtype q4_0: data uint8[rows, columns/32, 16], byte j of a group holds weight j in its lower half and j + 16 in its upper;
-    weight = (half - 8) * scale. dtype q4_1: also offsets [rows, columns/32], of the scales' dtype; weight = half * scale + offset.
+    weight = (half - 8) * scale. dtype q4_1: also offsets [rows, columns/32] as the scales; weight = half * scale + offset.
     One of GGML_DTYPES: data uint8[rows, bytes of a row], blocks as GGUF has them.
     data, scales and offsets may be read-only views with any strides, except that the last axis of data is dense.
     data of float dtypes may have more axes than shape, which it takes by reshape: rows that a file has in another order.

@@ -5,6 +5,7 @@ Knows no tensor. Source: transformers' LlamaConfig, whose defaults count where a
 """
 
 from os import PathLike
+from typing import Any
 
 from llamita.config import LIMITS, ModelConfig
 from llamita.errors import ModelFileError
@@ -59,8 +60,9 @@ def parse_config(values: dict[str, object], path: str | PathLike[str]) -> ModelC
     tied = values.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise ModelFileError(path, "tie_word_embeddings", shown(tied), "true or false")
+    sizes: dict[str, Any] = {_COUNTS[name]: count for name, count in counts.items()}
     return ModelConfig(
-        **{_COUNTS[name]: count for name, count in counts.items()},
+        **sizes,
         rope_theta=_rope_theta(values, path),
         norm_epsilon=_number(values, "rms_norm_eps", path, 1e-6, below=1),
         tied_embedding=tied,

@@ -153,7 +153,8 @@ def _config(path: str | PathLike[str], numbers: tuple[int, ...], tied: bool) -> 
         raise ModelFileError(path, "header field n_heads", n_heads, f"a divisor of dim {dim} that leaves an even head size")
     if n_heads % n_kv_heads:
         raise ModelFileError(path, "header field n_kv_heads", n_kv_heads, f"a divisor of n_heads {n_heads}")
-    return ModelConfig(**{field: values[name] for name, field in HEADER_FIELDS.items()}, tied_embedding=tied)
+    counts: dict[str, Any] = {field: values[name] for name, field in HEADER_FIELDS.items()}
+    return ModelConfig(**counts, tied_embedding=tied)
 
 
 def _check_group(path: str | PathLike[str], config: ModelConfig, group: int) -> None:
