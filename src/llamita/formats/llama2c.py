@@ -8,7 +8,7 @@ both share `layout`. Source: export.py, run.c and runq.c of llama2.c. Knows no t
 import mmap
 import struct
 from os import PathLike, fspath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
