@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from llvmlite import binding, ir
 
 from llamita.engine.float_tile import emit_attention_tile, emit_rows_tile
-from llamita.engine.int8_tile import emit_int8_tile
-from llamita.engine.state import BLOCK
+from llamita.engine.quantized_tile import Tile, emit_quantized_tile
+from llamita.engine.state import BLOCK, PANELS_Q8
 from llamita.simd.isa import forced_isa
 
 I64, F32 = ir.IntType(64), ir.FloatType()
@@ -39,9 +39,10 @@ def assembly_of(isa_name: str, parameters: Sequence[ir.Type], emit: Callable, cp
     return machine.emit_assembly(parsed)
 
 
-def int8_assembly(isa_name: str, panels: int, rows: int, block: int = BLOCK, cpu: str = "") -> str:
-    """The int8 micro-kernel's loop nest for one tile."""
-    return assembly_of(isa_name, [I64] * 9 + [F32], lambda b, isa, a: emit_int8_tile(b, isa, block, panels, rows, a), cpu)
+def quantized_assembly(isa_name: str, panels: int, rows: int, kind: int = PANELS_Q8, block: int = BLOCK, cpu: str = "") -> str:
+    """The loop nest of quantized matrices for one tile."""
+    tile = Tile(kind, block, panels, rows)
+    return assembly_of(isa_name, [I64] * 9 + [F32], lambda b, isa, a: emit_quantized_tile(b, isa, tile, a), cpu)
 
 
 def rows_assembly(isa_name: str, kind: int, n_weights: int, n_rows: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from llamita.config import ModelConfig
 from llamita.errors import ModelError
-from llamita.quant import Tensor, convert
+from llamita.quant import Tensor, convert, fitting_dtype
 
 LAYER_MATRICES = ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.gate", "mlp.up", "mlp.down")
 
@@ -135,11 +135,12 @@ def random_model(config: ModelConfig, dtype: str = "f32", group: int = 64, seed:
             continue
         deviation = 1.0 if name in ("embedding", "head") else shape[1] ** -0.5
         weights = rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
-        tensors[name] = convert(Tensor.from_array(weights), dtype, group)
+        tensors[name] = convert(Tensor.from_array(weights), fitting_dtype(dtype, shape[1]), group)
     return Model(config, tensors, name=f"random {dtype}")
 
 
 def with_dtype(model: Model, dtype: str, group: int = 64) -> Model:
-    """The model with its matrices in another dtype; norms stay float32."""
-    tensors = {name: convert(t, dtype, group) if len(t.shape) == 2 else t for name, t in model.tensors.items()}
-    return replace(model, tensors=tensors)
+    """The model with its matrices in another dtype, see fitting_dtype; norms stay as they are."""
+    matrices = {name: tensor for name, tensor in model.tensors.items() if len(tensor.shape) == 2}
+    converted = {name: convert(t, fitting_dtype(dtype, t.shape[1]), group) for name, t in matrices.items()}
+    return replace(model, tensors=model.tensors | converted)

@@ -38,17 +38,19 @@ CASES = (
         6,
     ),
 )
-DTYPES = ("f32", "f16", "bf16", "q8_0")
+DTYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1")
 
 
 def make_model(case: Case, dtype: str) -> Model:
     """A random model; int8 scales are rounded to float16, as the engine keeps them, so that the reference is exact."""
     model = random_model(case.config, dtype, case.group)
-    tensors = {
-        name: t if t.scales is None else Tensor(t.dtype, t.shape, t.data, t.scales.astype(np.float16).astype(np.float32))
-        for name, t in model.tensors.items()
-    }
-    return replace(model, tensors=tensors)
+
+    def with_half_scales(t: Tensor) -> Tensor:
+        if t.dtype != "q8_0" or t.scales is None:
+            return t
+        return replace(t, scales=t.scales.astype(np.float16).astype(np.float32))
+
+    return replace(model, tensors={name: with_half_scales(t) for name, t in model.tensors.items()})
 
 
 def random_ids(case: Case, n: int) -> list[int]:
@@ -91,7 +93,7 @@ def errors_of(case: Case, dtype: str, n_threads: int, n_tokens: int = 90) -> tup
 def is_right(dtype: str, errors: tuple[float, float, bool]) -> bool:
     """Whether errors_of is what rounding explains."""
     error, drift, same = errors
-    return error < 2e-6 and drift < (0.03 if dtype == "q8_0" else 2e-6) and same
+    return error < 2e-6 and drift < (0.03 if dtype.startswith("q") else 2e-6) and same
 
 
 if __name__ == "__main__":

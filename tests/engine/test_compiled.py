@@ -52,4 +52,4 @@ def test_two_processes_that_start_at_once_without_a_cache_both_work_and_leave_on
 
 
 def test_the_key_covers_the_kernels_of_the_engine():
-    assert {path.name for path in kernel_sources()} >= {"work.py", "forward.py", "int8_tile.py", "state.py"}
+    assert {path.name for path in kernel_sources()} >= {"work.py", "forward.py", "quantized_tile.py", "state.py"}

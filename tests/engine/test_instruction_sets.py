@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from assembly import attention_assembly, int8_assembly, rows_assembly
+from assembly import attention_assembly, quantized_assembly, rows_assembly
+from engine.cases import CASES, DTYPES
 from llamita.engine.float_tile import attention_tiles
-from llamita.engine.state import ROWS_F32
+from llamita.engine.state import PANELS_Q4_0, PANELS_Q4_1, ROWS_F32, SMALL_BLOCK
 from llamita.errors import SettingError
 from llamita.simd.isa import INSTRUCTION_SETS, detect_isa, runnable_isas
 
@@ -25,7 +26,7 @@ def test_each_path_that_runs_here_equals_the_reference(name: str):
     script = Path(__file__).parent / "cases.py"
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=600, check=False)
     lines = done.stdout.splitlines()
-    assert len(lines) == 16, done.stderr[-2000:]
+    assert len(lines) == len(CASES) * len(DTYPES), done.stderr[-2000:]
     assert [line for line in lines if not line.endswith("right")] == []
 
 
@@ -44,10 +45,24 @@ def products(isa: str, panels: int, rows: int) -> int:
 @pytest.mark.parametrize("name", PRODUCT)
 def test_int8_tiles_are_made_of_the_product_instruction(name: str):
     for panels, rows in INSTRUCTION_SETS[name].quantized_tiles:
-        text = int8_assembly(name, panels, rows)
+        text = quantized_assembly(name, panels, rows)
         found = len(re.findall(rf"\b{PRODUCT[name]}\b", text))
         assert found >= products(name, panels, rows)
         assert found % products(name, panels, rows) == 0  # LLVM may unroll blocks
+
+
+@pytest.mark.parametrize("kind", [PANELS_Q4_0, PANELS_Q4_1])
+@pytest.mark.parametrize("name", PRODUCT)
+def test_4_bit_tiles_multiply_halves_as_they_are(name: str, kind: int):
+    for panels, rows in INSTRUCTION_SETS[name].quantized_tiles:
+        text = quantized_assembly(name, panels, rows, kind)
+        found = len(re.findall(rf"\b{PRODUCT[name]}\b", text))
+        assert found >= products(name, panels, rows)
+        assert found % products(name, panels, rows) == 0
+        assert len(re.findall("psign|pabs", text)) == 0
+    widened = len(re.findall("vpmaddwd", quantized_assembly("avx2", 1, 1, kind)))
+    assert widened % 2 == 0  # once a group, for two registers
+    assert widened <= len(re.findall("vpmaddubsw", quantized_assembly("avx2", 1, 1, kind))) / 8
 
 
 def spills(text: str) -> int:
@@ -57,13 +72,13 @@ def spills(text: str) -> int:
 
 def test_the_avx512_tiles_use_full_registers_and_do_not_spill_in_the_inner_loop():
     for panels, rows in INSTRUCTION_SETS["avx512vnni"].quantized_tiles:
-        text = int8_assembly("avx512vnni", panels, rows)
+        text = quantized_assembly("avx512vnni", panels, rows)
         assert len(re.findall(r"vpdpbusd.*%zmm", text)) == len(re.findall("vpdpbusd", text))
         assert spills(text) <= 4  # around the loop, not in it: 96 products in a block of the largest tile
 
 
 def test_avx512_products_take_activations_by_broadcast_from_memory_in_decode():
-    assert len(re.findall(r"vpdpbusd.*\{1to16\}", int8_assembly("avx512vnni", 1, 1))) >= 8
+    assert len(re.findall(r"vpdpbusd.*\{1to16\}", quantized_assembly("avx512vnni", 1, 1))) >= 8
 
 
 @pytest.mark.parametrize("name", PRODUCT)
@@ -78,6 +93,6 @@ def test_float_and_attention_tiles_are_made_of_fused_multiply_adds(name: str):
 
 
 def test_the_plain_path_needs_nothing_beyond_the_oldest_64_bit_processor():
-    text = int8_assembly("plain", 1, 1) + rows_assembly("plain", ROWS_F32, 1, 1)
+    text = quantized_assembly("plain", 1, 1, block=SMALL_BLOCK) + rows_assembly("plain", ROWS_F32, 1, 1)
     assert not re.search(r"%[yz]mm|vpdp|pmaddubsw|vfmadd", text)
     assert "fmaf" not in text

@@ -1,7 +1,7 @@
 """The engine: a Model and ids in, ids and logits out. Numba compiles it for this processor; it never imports torch.
 
 engine.py and sequence.py are the Python side; work.py is the compiled entry point, forward.py the pass through the model,
-matmul.py with int8_tile.py and float_tile.py where the time goes; compiled.py loads the machine code.
+matmul.py with quantized_tile.py and float_tile.py where the time goes; compiled.py loads the machine code.
 """
 
 from llamita.engine.engine import Engine

@@ -19,13 +19,13 @@ from llamita.engine.memory import address_of, aligned
 from llamita.engine.sampling import Sampling
 from llamita.engine.sequence import Sequence
 from llamita.engine.state import (
+    FIRST_PANELS,
     GATE,
     JOB_FORWARD,
     JOB_PACK,
     JOB_READ,
     MATRICES_PER_LAYER,
     PAIR_FLOATS,
-    PANELS_Q8,
     PARKED,
     QUERY,
     SAMPLER,
@@ -171,12 +171,12 @@ class Engine:
         for layer in range(self.config.n_layers):
             table = self.weights.table[MATRICES_PER_LAYER * layer :][:MATRICES_PER_LAYER]
             for fused in (table[QUERY : VALUE + 1], table[GATE : UP + 1]):
-                groups = {int(m["group"]) for m in fused if m["kind"] == PANELS_Q8}
+                groups = {int(m["group"]) for m in fused if m["kind"] >= FIRST_PANELS}
                 if len(groups) > 1:
                     raise SettingError(
                         f"layer {layer}: found groups {sorted(groups)} in matrices of one input, expected one size"
                     )
-        for m in self.weights.table[self.weights.table["kind"] == PANELS_Q8]:
+        for m in self.weights.table[self.weights.table["kind"] >= FIRST_PANELS]:
             longest = max(longest, int(m["n_groups"] * m["padded_group"]))
             most_groups = max(most_groups, int(m["n_groups"]))
         return longest, most_groups

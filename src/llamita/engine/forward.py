@@ -15,12 +15,12 @@ from llamita.engine.matmul import fetch_early, matmul, matrix_at, n_panels, shar
 from llamita.engine.rows import add_rows, embed_row, normalize, quantize_row, quantize_rows, quantized_bytes, rotate, tile_rows
 from llamita.engine.state import (
     DOWN,
+    FIRST_PANELS,
     GATE,
     KEY,
     MATRICES_PER_LAYER,
     OUTPUT,
     PAIR_FLOATS,
-    PANELS_Q8,
     QUERY,
     ROWS_PER_THREAD,
     SPAN_FIELDS,
@@ -43,10 +43,10 @@ CHUNKS_PER_THREAD = (
 
 @kernel
 def quantized_group(state, first, count):
-    """The group size that the int8 matrices among these want their input in; 0 when there are none."""
+    """The group size that the integer matrices among these want their input in; 0 when there are none."""
     for i in range(first, first + count):
         matrix = matrix_at(state.matrices, i)
-        if matrix.kind == PANELS_Q8:
+        if matrix.kind >= FIRST_PANELS:
             return matrix.group
     return np.int64(0)
 
@@ -55,7 +55,7 @@ def quantized_group(state, first, count):
 def wants_floats(state, first, count):
     """Whether one of these matrices takes its input as it is."""
     for i in range(first, first + count):
-        if matrix_at(state.matrices, i).kind != PANELS_Q8:
+        if matrix_at(state.matrices, i).kind < FIRST_PANELS:
             return True
     return False
 

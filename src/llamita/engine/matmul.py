@@ -3,9 +3,9 @@
 import numpy as np
 
 from llamita.engine.float_tile import rows_tile
-from llamita.engine.int8_tile import int8_tile
-from llamita.engine.rows import block_of, padded_columns, quantized_bytes, tile_rows
-from llamita.engine.state import BLOCK, MATRIX, PANELS_Q8
+from llamita.engine.quantized_tile import quantized_tile
+from llamita.engine.rows import block_of, quantized_bytes, tile_rows
+from llamita.engine.state import BLOCK, FIRST_PANELS, MATRIX, PANELS_Q4_1
 from llamita.simd.isa import current_isa
 from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import prefetch, record_reader
@@ -28,12 +28,12 @@ def share(n, part, n_parts):
 
 @piece
 def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first, last, n_rows):
-    """matmul for int8 panels; quantized activations as quantize_rows writes them."""
+    """matmul for panels of integers; quantized activations as quantize_rows writes them."""
     group = matrix.group
-    block, n_groups, row_size = block_of(group), matrix.n_groups, padded_columns(matrix.columns, group)
+    block, n_groups = block_of(group), matrix.n_groups
     n_blocks, quant_size = matrix.padded_group // block, quantized_bytes(matrix.columns, group)
-    panel_bytes = LANES * row_size
-    scale_bytes = LANES * n_groups * (2 if block == BLOCK else 4)
+    panel_bytes = LANES * matrix.panel_row_bytes
+    scale_bytes = LANES * n_groups * (2 if block == BLOCK else 4) * (2 if matrix.kind == PANELS_Q4_1 else 1)
     panel = first
     while panel < last:
         panels = 1
@@ -56,8 +56,8 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
                 ahead += slice_bytes
             groups_at = 4 * row * n_groups
             for p in range(0, panels, step):
-                int8_tile(
-                    block, step, rows, out + 4 * (row * out_stride + (panel + p) * LANES), out_stride,
+                quantized_tile(
+                    matrix.kind, block, step, rows, out + 4 * (row * out_stride + (panel + p) * LANES), out_stride,
                     weights + p * panel_bytes, matrix.scales + (panel + p) * scale_bytes, quants + row * quant_size,
                     factors + groups_at, corrections + groups_at, n_groups, n_blocks, matrix.multiplier,
                 )  # fmt: skip
@@ -90,9 +90,9 @@ def multiply_rows(matrix, x, x_stride, out, out_stride, first, last, n_rows):
 def matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, first, last, n_rows):
     """out float32[row, weight row] for the weight rows 16 * first to 16 * last of one matrix and n_rows activation rows.
 
-    x: float32 rows for ROWS_*; quants, factors, corrections: the same rows quantized for PANELS_Q8. Panels write whole vectors.
+    x: float32 rows for ROWS_*; quants, factors, corrections: the same rows quantized for PANELS_*. Panels write whole vectors.
     """
-    if matrix.kind == PANELS_Q8:
+    if matrix.kind >= FIRST_PANELS:
         multiply_panels(matrix, quants, factors, corrections, out, out_stride, first, last, n_rows)
     else:
         end = min(last * LANES, matrix.rows)
@@ -103,8 +103,8 @@ def matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, f
 def fetch_early(matrix, first):
     """Ask for the beginning of this thread's slice of the next matrix before waiting at a barrier: memory must not idle."""
     start = matrix.weights
-    if matrix.kind == PANELS_Q8:
-        start += first * LANES * padded_columns(matrix.columns, matrix.group)
+    if matrix.kind >= FIRST_PANELS:
+        start += first * LANES * matrix.panel_row_bytes
     else:
         start += first * LANES * matrix.row_bytes
     for line in range(0, EARLY_BYTES, 64):

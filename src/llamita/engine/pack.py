@@ -1,50 +1,66 @@
-"""Pack int8 rows into panels of 16 rows: in this layout decode runs at memory speed, and the same kernel does prefill.
+"""Pack rows of small integers into panels of 16 rows: so decode runs at memory speed, and the same kernel does prefill.
 
-Panels lie [panel][k / 4][16 rows][4]; a group that is no multiple of 4 is padded with zeros, and so is the last panel.
-Scales lie
-[panel][group][16 rows] as float16 of scale / multiplier, a power of two that puts the largest scale of the matrix at 2**14
-or so:
-so all that matter are in float16's normal range, off by 2**-11 at most. With the small block they are float32, as in the file.
-Where the instruction set multiplies unsigned by signed bytes, weights hold w + 128.
+int8 panels lie [panel][k / 4][16 rows][4]; a group that is no multiple of 4 is padded with zeros, and so is the last panel.
+Where the instruction set multiplies unsigned by signed bytes, weights hold w + 128. 4-bit panels lie [panel][group][4][16
+rows][4]: the four words of a group are those of the file, word i with weights 4 i to 4 i + 3 in its lower halves and the 16
+further ones in its upper. Scales lie [panel][group][16 rows], of q4_1 [panel][group][2][16 rows] with the offsets, as float16
+of number / multiplier, a power of two that puts the largest of the matrix at 2**14 or so: so all that matter are in float16's
+normal range, off by 2**-11 at most. With the small block they are float32, as in the file.
 """
 
 import numpy as np
 
 from llamita.engine.matmul import matrix_at, n_panels, share
-from llamita.engine.rows import OFFSET, block_of
-from llamita.engine.state import BLOCK
+from llamita.engine.rows import block_of
+from llamita.engine.state import BLOCK, PANELS_Q4_1, ROWS_Q8
+from llamita.simd.isa import current_isa
 from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_f16, get_f32, get_i8, get_i32, set_f16, set_f32, set_i8, set_i32
 from llamita.simd.vectors import LANES
 
+OFFSET = current_isa().weight_offset
 FLIP = np.int32(-2139062144) if OFFSET else np.int32(0)  # 0x80808080: w + 128 for four bytes at once
 
 
 @piece
-def pack_scales(source, target, panel):
-    """The scales of one panel."""
+def pack_numbers(source, target, numbers, panel, part, parts):
+    """Scales, or offsets, of one panel: part 0 or 1 of the `parts` vectors that each group has."""
     is_half = block_of(source.group) == BLOCK
-    at = target.scales + (2 if is_half else 4) * panel * LANES * target.n_groups
+    at = target.scales + (2 if is_half else 4) * panel * LANES * target.n_groups * parts
     inverse = np.float32(1.0) / target.multiplier
     for lane in range(LANES):
         row = panel * LANES + lane
-        scales = source.scales + row * source.scale_row_bytes
+        row_numbers = numbers + row * source.scale_row_bytes
         for g in range(target.n_groups):
-            scale = np.float32(0.0)
+            number = np.float32(0.0)
             if row < source.rows:
-                place = scales + g * source.scale_group_bytes
-                scale = get_f16(place, 0) if source.scale_is_half else get_f32(place, 0)
+                place = row_numbers + g * source.scale_group_bytes
+                number = get_f16(place, 0) if source.scale_is_half else get_f32(place, 0)
+            i = (g * parts + part) * LANES + lane
             if is_half:
-                set_f16(at, g * LANES + lane, scale * inverse)
+                set_f16(at, i, number * inverse)
             else:
-                set_f32(at, g * LANES + lane, scale * inverse)
+                set_f32(at, i, number * inverse)
+
+
+@piece
+def pack_halves(source, target, panel):
+    """The 4-bit weights of one panel, four words a group. Rows that are not there have scale 0, so any weights will do."""
+    at = target.weights + panel * LANES * target.panel_row_bytes
+    for lane in range(LANES):
+        row = panel * LANES + lane
+        if row < source.rows:
+            weights = source.weights + row * source.row_bytes
+            for g in range(source.n_groups):
+                for word in range(4):
+                    set_i32(at, (4 * g + word) * LANES + lane, get_i32(weights + g * source.group_bytes, word))
 
 
 @piece
 def pack_words(source, target, panel):
     """The weights of one full panel whose groups are multiples of 4: four bytes at a time, group after group."""
     words = source.group >> 2
-    at = target.weights + panel * LANES * target.n_groups * target.padded_group
+    at = target.weights + panel * LANES * target.panel_row_bytes
     first = source.weights + panel * LANES * source.row_bytes
     for g in range(source.n_groups):
         group = first + g * source.group_bytes
@@ -57,7 +73,7 @@ def pack_words(source, target, panel):
 @piece
 def pack_bytes(source, target, panel):
     """The weights of any panel, byte by byte."""
-    at = target.weights + panel * LANES * target.n_groups * target.padded_group
+    at = target.weights + panel * LANES * target.panel_row_bytes
     for lane in range(LANES):
         row = panel * LANES + lane
         for g in range(source.n_groups):
@@ -76,8 +92,13 @@ def pack(source_address, target_address, rank, n_threads):
     source, target = matrix_at(source_address, 0), matrix_at(target_address, 0)
     first, last = share(n_panels(source), rank, n_threads)
     for panel in range(first, last):
-        if (panel + 1) * LANES <= source.rows and source.group & 3 == 0:
+        if source.kind != ROWS_Q8:
+            pack_halves(source, target, panel)
+        elif (panel + 1) * LANES <= source.rows and source.group & 3 == 0:
             pack_words(source, target, panel)
         else:
             pack_bytes(source, target, panel)
-        pack_scales(source, target, panel)
+        parts = 2 if target.kind == PANELS_Q4_1 else 1
+        pack_numbers(source, target, source.scales, panel, 0, parts)
+        if parts == 2:
+            pack_numbers(source, target, source.offsets, panel, 1, parts)

@@ -5,7 +5,7 @@ Arguments named like arrays are addresses; rows are padded with zeros to whole v
 
 import numpy as np
 
-from llamita.engine.state import BLOCK, ROWS_BF16, ROWS_F16, ROWS_F32, SMALL_BLOCK
+from llamita.engine.state import BLOCK, ROWS_BF16, ROWS_F16, ROWS_F32, ROWS_Q8, SMALL_BLOCK, SUM_FACTOR
 from llamita.simd.isa import current_isa
 from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import (
@@ -43,7 +43,6 @@ from llamita.simd.vectors import (
 )
 
 ROW_TILES = current_isa().row_tiles
-OFFSET = current_isa().weight_offset
 PLANES = np.int64(current_isa().planes)
 SHORT_ROW = 128
 HAS_BLOCKS = current_isa().has_blocks
@@ -64,6 +63,26 @@ def block_of(group):
     return BLOCK if HAS_BLOCKS and group % BLOCK == 0 else SMALL_BLOCK
 
 
+@piece
+def embed_groups(matrix, token, row, out):
+    """embed_row for groups of integers with a scale each."""
+    place = token * matrix.scale_row_bytes
+    for g in range(matrix.n_groups):
+        at = place + g * matrix.scale_group_bytes
+        scale = get_f16(matrix.scales + at, 0) if matrix.scale_is_half else get_f32(matrix.scales + at, 0)
+        weights, first = row + g * matrix.group_bytes, g * matrix.group
+        if matrix.kind == ROWS_Q8:
+            for i in range(matrix.group):
+                set_f32(out, first + i, np.float32(get_i8(weights, i)) * scale)
+        else:
+            offset = np.float32(-8.0) * scale
+            if matrix.offsets != 0:
+                offset = get_f16(matrix.offsets + at, 0) if matrix.scale_is_half else get_f32(matrix.offsets + at, 0)
+            for i in range(matrix.group):
+                half = (get_i8(weights, i & 15) >> (i >> 4 << 2)) & 15
+                set_f32(out, first + i, np.float32(half) * scale + offset)
+
+
 @kernel
 def embed_row(matrix, token, out):
     """out float32[columns] = row `token` of the embedding, from any ROWS_* storage. Whole vectors may overrun."""
@@ -82,13 +101,7 @@ def embed_row(matrix, token, out):
             low, high = get_i8(row, 2 * i) & 255, get_i8(row, 2 * i + 1) & 255
             set_i32(out, i, np.int32((low | high << 8) << 16))
     else:
-        scales = matrix.scales + token * matrix.scale_row_bytes
-        for g in range(matrix.n_groups):
-            at = scales + g * matrix.scale_group_bytes
-            scale = get_f16(at, 0) if matrix.scale_is_half else get_f32(at, 0)
-            weights = row + g * matrix.group_bytes
-            for i in range(matrix.group):
-                set_f32(out, g * matrix.group + i, np.float32(get_i8(weights, i)) * scale)
+        embed_groups(matrix, token, row, out)
 
 
 @kernel
@@ -132,7 +145,7 @@ def quantize_wide(x, n, group, quants, factors, corrections, rows, row):
             if PLANES == 2:
                 store_i8(quants, at + BLOCK, absolute_i32(q))
         set_f32(factors, g * rows + row, top * np.float32(1.0 / 127.0))
-        set_i32(corrections, g * rows + row, np.int32(-OFFSET) * reduce_add_i32(total))
+        set_i32(corrections, g * rows + row, np.int32(SUM_FACTOR) * reduce_add_i32(total))
 
 
 @piece
@@ -159,15 +172,15 @@ def quantize_narrow(x, n, group, quants, factors, corrections, rows, row):
             if PLANES == 2:
                 set_i8(quants, at + SMALL_BLOCK, abs(q))
         set_f32(factors, g * rows + row, scale)
-        set_i32(corrections, g * rows + row, np.int32(-OFFSET * total))
+        set_i32(corrections, g * rows + row, np.int32(SUM_FACTOR * total))
 
 
 @kernel
 def quantize_row(x, n, group, quants, factors, corrections, rows, row):
     """Write row `row` of a tile of `rows` rows: x float32[n] to int8 in groups, scale = largest magnitude / 127.
 
-    quants [k / block][rows][planes][block], factors float32 and corrections int32 [n / group][rows]: -offset * sum of the
-    group.
+    quants [k / block][rows][planes][block], factors float32 and corrections int32 [n / group][rows]: SUM_FACTOR *
+    sum of the group.
     """
     if block_of(group) == BLOCK:
         quantize_wide(x, n, group, quants, factors, corrections, rows, row)
@@ -177,7 +190,7 @@ def quantize_row(x, n, group, quants, factors, corrections, rows, row):
 
 @kernel
 def padded_columns(n, group):
-    """Bytes of a row of packed weights."""
+    """Bytes of a row of activations as int8."""
     return n if block_of(group) == BLOCK else n // group * ((group + 3) & ~3)
 
 

@@ -6,9 +6,13 @@ elements from one row to the next, padded to whole vectors. Letters as in model.
 
 import numpy as np
 
-# kinds of a stored matrix: rows as in the file, or int8 packed in panels of 16 rows
-ROWS_F32, ROWS_F16, ROWS_BF16, ROWS_Q8, PANELS_Q8 = range(5)
-KIND_OF_DTYPE = {"f32": ROWS_F32, "f16": ROWS_F16, "bf16": ROWS_BF16, "q8_0": ROWS_Q8}
+# kinds of a stored matrix: rows as in the file, or small integers packed in panels of 16 rows, which come last
+ROWS_F32, ROWS_F16, ROWS_BF16, ROWS_Q8, ROWS_Q4_0, ROWS_Q4_1, PANELS_Q8, PANELS_Q4_0, PANELS_Q4_1 = range(9)
+KIND_OF_DTYPE = {
+    "f32": ROWS_F32, "f16": ROWS_F16, "bf16": ROWS_BF16, "q8_0": ROWS_Q8, "q4_0": ROWS_Q4_0, "q4_1": ROWS_Q4_1,
+}  # fmt: skip
+FIRST_PANELS = PANELS_Q8  # this kind and those behind it are in panels
+PANELS_OF_ROWS = {ROWS_Q8: PANELS_Q8, ROWS_Q4_0: PANELS_Q4_0, ROWS_Q4_1: PANELS_Q4_1}
 
 JOB_FORWARD, JOB_PACK, JOB_READ = range(3)
 
@@ -22,12 +26,13 @@ def _record(integers: str, floats: str = "") -> np.dtype:
     return np.dtype(fields, align=True)
 
 
-# ROWS_*: rows[columns] row_bytes apart; ROWS_Q8: groups of `group` int8 group_bytes apart, a scale (float16 if
-# scale_is_half) for
-# each group. PANELS_Q8: see pack.py; padded_group is what a group takes there, weights are data * scale * `multiplier`.
+# ROWS_*: rows[columns] row_bytes apart; of integers: groups group_bytes apart, each of `group` weights (quant.py tells how they
+# lie) with a scale and in q4_1 an offset (float16 if scale_is_half), all groups' scale_group_bytes apart. PANELS_*: see
+# pack.py; padded_group is what a group of activations takes there, panel_row_bytes what a row of weights does; scales and
+# offsets are divided by `multiplier`.
 MATRIX = _record(
-    "kind rows columns weights row_bytes group padded_group n_groups group_bytes "
-    "scales scale_row_bytes scale_group_bytes scale_is_half",
+    "kind rows columns weights row_bytes group padded_group n_groups group_bytes panel_row_bytes "
+    "scales offsets scale_row_bytes scale_group_bytes scale_is_half",
     "multiplier",
 )
 
@@ -72,6 +77,10 @@ LONG_WAITS = 1  # place in the barrier's memory, see simd/atomics.py
 
 BLOCK = 32  # bytes of one activation row that lie together, when the group is a multiple of it
 SMALL_BLOCK = 4  # otherwise: what one product takes
+
+# What a sum of activations is multiplied by where it is kept: weights stored as w + 128 need -128 times the sum, halves stored
+# as w + 8 a sixteenth of that
+SUM_FACTOR = -128
 
 ROWS_PER_THREAD = 24  # from here on a thread takes rows of its own through all matrices: two barriers a layer
 PAIR_FLOATS = 8192  # gate and up outputs held at once: they should stay in the first-level cache

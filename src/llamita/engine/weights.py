@@ -1,7 +1,7 @@
-"""Bring a Model's tensors into the form that the kernels read: a table of matrices, int8 packed in panels, floats as they lie.
+"""Bring a Model's tensors into the form that kernels read: a table of matrices, integers packed in panels, floats as they lie.
 
-Nothing is copied but int8 weights (into panels), norms, and what has no fast form: a float tensor in the file is the memory
-that the kernels read.
+Nothing is copied but quantized weights (into panels), norms, and what has no fast form: a float tensor in the file is the
+memory that the kernels read. Block types of GGUF files without a kernel become int8 in groups of 32, one matrix at a time.
 """
 
 import math
@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from llamita.engine.memory import address_of, aligned, drop_pages
-from llamita.engine.state import KIND_OF_DTYPE, MATRIX, PANELS_Q8, ROWS_Q8
+from llamita.engine.state import FIRST_PANELS, KIND_OF_DTYPE, MATRIX, PANELS_OF_ROWS
 from llamita.model import LAYER_MATRICES, Model
-from llamita.quant import Tensor
+from llamita.quant import GGML_DTYPES, Q4_GROUP, Tensor, convert
 from llamita.simd.isa import LANES, current_isa, is_blocked
 
 HALF_TOP = 14  # the largest scale of a matrix is brought to 2**13 .. 2**14, well inside float16
@@ -27,44 +27,52 @@ def describe(tensor: Tensor) -> np.ndarray:
     matrix["weights"], matrix["row_bytes"] = address_of(tensor.data), tensor.data.strides[0]
     matrix["multiplier"] = 1.0
     if tensor.scales is not None:
-        matrix["group"], matrix["n_groups"] = tensor.group, columns // tensor.group
-        matrix["padded_group"] = -(-tensor.group // 4) * 4
+        n_groups, padded_group = columns // tensor.group, -(-tensor.group // 4) * 4
+        matrix["group"], matrix["n_groups"], matrix["padded_group"] = tensor.group, n_groups, padded_group
+        matrix["panel_row_bytes"] = n_groups * (padded_group if tensor.dtype == "q8_0" else padded_group // 2)
         matrix["group_bytes"], matrix["scales"] = tensor.data.strides[1], address_of(tensor.scales)
         matrix["scale_row_bytes"], matrix["scale_group_bytes"] = tensor.scales.strides
         matrix["scale_is_half"] = tensor.scales.dtype == np.float16
+    if tensor.offsets is not None:
+        matrix["offsets"] = address_of(tensor.offsets)
     return matrix
 
 
 def dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor itself where kernels can read it in place: rows of dense numbers, 4-byte aligned floats; otherwise a copy.
+    """The tensor itself where kernels can read it in place: rows of dense numbers in this machine's order; otherwise a copy.
 
     Rows that the file has in another order are copied, and its pages given back.
     """
+    if tensor.dtype in GGML_DTYPES:
+        converted = convert(tensor, "q8_0", Q4_GROUP)
+        drop_pages(tensor.data)
+        return converted
     if tensor.scales is None and tensor.data.shape != tensor.shape:
         data = tensor.data.reshape(tensor.shape)
         drop_pages(tensor.data)
         tensor = replace(tensor, data=data)
-    data = tensor.data
-    dense = data.strides[-1] == data.itemsize and data.dtype.isnative
-    if dense and (tensor.scales is None or tensor.scales.dtype.isnative):
+    parts = [part for part in (tensor.data, tensor.scales, tensor.offsets) if part is not None]
+    is_dense = tensor.data.strides[-1] == tensor.data.itemsize and all(part.dtype.isnative for part in parts)
+    if is_dense and (tensor.offsets is None or tensor.scales is None or tensor.offsets.strides == tensor.scales.strides):
         return tensor
-    scales = (
-        None if tensor.scales is None else np.ascontiguousarray(tensor.scales.astype(tensor.scales.dtype.newbyteorder("=")))
-    )
-    return Tensor(tensor.dtype, tensor.shape, np.ascontiguousarray(data.astype(data.dtype.newbyteorder("="))), scales)
+    copies = [np.ascontiguousarray(part.astype(part.dtype.newbyteorder("="))) for part in parts]
+    return Tensor(tensor.dtype, tensor.shape, *copies)
 
 
 def packed_sizes(tensor: Tensor) -> tuple[int, int]:
-    """Bytes of weights and of scales of a tensor in panels; each matrix begins on a cache line."""
+    """Bytes of weights and of scales and offsets of a tensor in panels; each matrix begins on a cache line."""
     rows, columns = tensor.shape
-    padded_rows, n_groups = padded(rows), columns // tensor.group
-    scale_bytes = 2 if is_blocked(current_isa(), tensor.group) else 4
-    return padded_rows * n_groups * (-(-tensor.group // 4) * 4), -(-padded_rows * n_groups * scale_bytes // 64) * 64
+    is_converted = tensor.dtype in GGML_DTYPES
+    group, dtype = (Q4_GROUP, "q8_0") if is_converted else (tensor.group, tensor.dtype)
+    padded_rows, n_groups, padded_group = padded(rows), columns // group, -(-group // 4) * 4
+    number_bytes = (2 if is_blocked(current_isa(), group) else 4) * (2 if dtype == "q4_1" else 1)
+    group_bytes = padded_group if dtype == "q8_0" else padded_group // 2
+    return padded_rows * n_groups * group_bytes, -(-padded_rows * n_groups * number_bytes // 64) * 64
 
 
-def scale_multiplier(scales: np.ndarray) -> float:
-    """The power of two by which scales are divided before they become float16."""
-    largest = float(np.abs(scales).max(initial=0.0))
+def scale_multiplier(*numbers: np.ndarray | None) -> float:
+    """The power of two by which scales and offsets are divided before they become float16."""
+    largest = max(float(np.abs(part).max(initial=0.0)) for part in numbers if part is not None)
     return 2.0 ** (math.frexp(largest)[1] - HALF_TOP) if 0 < largest < math.inf else 1.0
 
 
@@ -79,46 +87,49 @@ class Weights:
     """The table of matrices and what its addresses point to.
 
     table: MATRIX[7 L + 1], embedding: MATRIX[1] (rows as stored), norms float32[2 L + 1][x_stride],
-    n_token_bytes: bytes that are read to make one token. `pack` is called with (source record, target record) of each int8
+    n_token_bytes: bytes that are read to make one token. `pack` is called with (source record, target record) of each quantized
     matrix.
     """
 
     def __init__(self, model: Model, pack: Callable[[np.ndarray, np.ndarray], None]) -> None:
         names = list(matrix_names(model))
-        tensors = {name: dense_rows(model.tensors[name]) for name in {*names, "embedding"}}
-        self.keep_alive = list(tensors.values())
-        self.embedding = describe(tensors["embedding"])
+        embedding = dense_rows(model.tensors["embedding"])
+        self.keep_alive = [embedding]
+        self.embedding = describe(embedding)
         self.table = np.zeros(len(names), MATRIX)
-        quantized = [name for name in names if tensors[name].scales is not None]
-        sizes = [packed_sizes(tensors[name]) for name in quantized]
+        quantized = [name for name in names if is_quantized(model.tensors[name])]
+        sizes = [packed_sizes(model.tensors[name]) for name in quantized]
         self.packed = aligned(sum(n for n, _ in sizes), np.uint8)
         self.scales = aligned(sum(n for _, n in sizes), np.uint8)
         places = dict(zip(quantized, _running_sums(sizes), strict=True))
         self.n_token_bytes = 0
         for i, name in enumerate(names):
-            self.table[i] = source = describe(tensors[name])
+            tensor = embedding if name == "embedding" else dense_rows(model.tensors[name])
+            self.table[i] = source = describe(tensor)
             if name in places:
-                self._pack(i, source, tensors[name], places[name], pack)
-            self.n_token_bytes += tensors[name].n_bytes if name not in places else packed_bytes(tensors[name])
+                self._pack(i, source, tensor, places[name], pack)
+                self.n_token_bytes += sum(packed_sizes(tensor))
+            else:
+                self.keep_alive.append(tensor)
+                self.n_token_bytes += tensor.n_bytes
         self.norms = self._norms(model)
 
     def _pack(
         self, i: int, source: np.ndarray, tensor: Tensor, place: tuple[int, int], pack: Callable[[np.ndarray, np.ndarray], None]
     ) -> None:
-        assert tensor.scales is not None
-        assert source["kind"] == ROWS_Q8
         target = self.table[i : i + 1]
-        target["kind"], target["multiplier"] = PANELS_Q8, 1.0
+        target["kind"], target["multiplier"] = PANELS_OF_ROWS[int(source["kind"][0])], 1.0
         if is_blocked(current_isa(), tensor.group):
-            target["multiplier"] = scale_multiplier(tensor.scales)
+            target["multiplier"] = scale_multiplier(tensor.scales, tensor.offsets)
         target["weights"], target["scales"] = address_of(self.packed) + place[0], address_of(self.scales) + place[1]
         pack(source, target)
-        drop_pages(tensor.data)
-        drop_pages(tensor.scales)
+        for part in (tensor.data, tensor.scales, tensor.offsets):
+            if part is not None:
+                drop_pages(part)
 
     def regions(self) -> list[tuple[int, int]]:
         """(address, bytes) of the memory that one token reads: the packed weights at once, other matrices one by one."""
-        floats = self.table[self.table["kind"] != PANELS_Q8]
+        floats = self.table[self.table["kind"] < FIRST_PANELS]
         regions = [(int(m["weights"]), int(m["rows"] * m["row_bytes"])) for m in floats]
         return [(address_of(array), array.nbytes) for array in (self.packed, self.scales) if array.nbytes >= 64] + regions
 
@@ -133,9 +144,9 @@ class Weights:
         return norms
 
 
-def packed_bytes(tensor: Tensor) -> int:
-    """Bytes of a tensor in panels, scales included."""
-    return sum(packed_sizes(tensor))
+def is_quantized(tensor: Tensor) -> bool:
+    """Whether a tensor is packed in panels."""
+    return tensor.scales is not None or tensor.dtype in GGML_DTYPES
 
 
 def padded(n: int) -> int:

@@ -34,6 +34,7 @@ class InstructionSet:
     many_rows_tile: tuple[int, int]
     query_tile: int
     prefetch_bytes: int
+    half_prefetch_bytes: int = 8192  # the same for 4-bit weights
     magnitudes: bool = False
     product_rows: int = 6
     has_blocks: bool = True  # else only the micro-kernel for any group, which needs no float16 of the processor
