@@ -1,4 +1,4 @@
-"""safetensors files: the reference library and we read each other's, and no header is believed."""
+"""safetensors files: the reference library and we read each other's. Files that lie are in hostile/safetensors.py."""
 
 import json
 import struct
@@ -128,49 +128,3 @@ def test_white_space_around_the_header_is_accepted(tmp_path):
     text = b" \n\t" + json.dumps({"a": entry()}).encode() + b"   "
     (tmp_path / "a").write_bytes(file_of(text))
     assert list(read_arrays(tmp_path / "a")) == ["a"]
-
-
-HOSTILE = {
-    "nothing": (b"\0" * 7, "file size: found 7 bytes"),
-    "a length beyond the file": (struct.pack("<Q", 1 << 63) + b"{}", "header length"),
-    "a length beyond the limit": (struct.pack("<Q", 100_000_001) + b"{}", "header length"),
-    "no UTF-8": (file_of(b'{"\xff": 1}'), "header: found 'utf-8' codec"),
-    "UTF-16": (file_of('{"a": 1}'.encode("utf-16")), "header"),
-    "no JSON": (file_of(b"{,}"), "header"),
-    "a list": (file_of([]), r"header: found \[\], expected a JSON object"),
-    "deep brackets": (file_of(b'{"a":' * 100_000), "header: found brackets nested too deeply"),
-    "many brackets": (file_of(b"[" + b"[]," * 1_500_000 + b"[]]"), "brackets and commas, expected at most"),
-    "an endless number": (file_of(b'{"a": %s}' % (b"9" * 10_000)), "header: found Exceeds the limit"),
-    "a name twice": (file_of(b'{"a": %s, "a": %s}' % ((json.dumps(entry()).encode(),) * 2)), "the name a twice"),
-    "metadata that are no texts": (file_of({"__metadata__": {"a": 1}}, 0), "header field __metadata__"),
-    "an entry that is no object": (file_of({"a": [1]}), "header entry a"),
-    "an entry without a shape": (file_of({"a": {"dtype": "F32", "data_offsets": [0, 8]}}), "header entry a"),
-    "an entry with more": (file_of({"a": entry() | {"more": 1}}), "header entry a"),
-    "an unknown dtype": (file_of({"a": entry("F8_E4M3", [8])}), "dtype of a: found F8_E4M3, expected one of F32"),
-    "a dtype that is no text": (file_of({"a": entry(["F32"])}), "dtype of a"),
-    "a negative size": (file_of({"a": entry(shape=[-2])}), "shape of a"),
-    "a size of truth": (file_of({"a": entry(shape=[True, 2])}), "shape of a"),
-    "a size with a fraction": (file_of({"a": entry(shape=[2.0])}), "shape of a"),
-    "too many axes": (file_of({"a": entry(shape=[2] + [1] * 8)}), "shape of a"),
-    "a product that wraps": (file_of({"a": entry(shape=[1 << 32, 1 << 32])}), "shape of a"),
-    "a huge axis behind a zero": (file_of({"a": entry(shape=[0, 1 << 61], offsets=[0, 0])}, 0), "shape of a"),
-    "offsets that are three": (file_of({"a": entry(offsets=[0, 8, 8])}), "data_offsets of a"),
-    "offsets backwards": (file_of({"a": entry(offsets=[8, 0])}), "data_offsets of a"),
-    "too few bytes": (file_of({"a": entry(offsets=[0, 4])}), "data_offsets of a"),
-    "a gap": (file_of({"a": entry(offsets=[4, 12])}, 12), "offset of a: found 4, expected 0"),
-    "an overlap": (file_of({"a": entry(), "b": entry(offsets=[4, 12])}, 12), "offset of b: found 4, expected 8"),
-    "twice the same place": (file_of({"a": entry(), "b": entry()}, 8), "offset of b: found 0, expected 8"),
-    "bytes behind the last tensor": (file_of({"a": entry()}, 9), "it has bytes too many"),
-    "bytes missing": (file_of({"a": entry()}, 7), "it was cut off"),
-    "bytes without a tensor": (file_of({}, 1), "file size"),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_refused_with_one_line(tmp_path, name):
-    content, message = HOSTILE[name]
-    (tmp_path / "hostile").write_bytes(content)
-    with pytest.raises(ModelFileError, match=message) as caught:
-        read_arrays(tmp_path / "hostile")
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 500

@@ -17,7 +17,7 @@ from llamita.config import ModelConfig
 from llamita.errors import ModelFileError
 from llamita.files import atomic_file, atomic_folder, read_file
 from llamita.formats.huggingface_config import TORCH_DTYPES, config_values, generation_values, parse_config
-from llamita.formats.json_text import parse_object, shown
+from llamita.formats.json_text import MAX_TEXT_BYTES, parse_object, shown
 from llamita.formats.safetensors import TENSOR_DTYPES, read_tensors, write_streamed
 from llamita.formats.tokenizer_files import HUGGINGFACE_NAMES, LIMIT_BYTES, find_tokenizer, huggingface_files
 from llamita.model import Model, tensor_shapes
@@ -29,7 +29,6 @@ GENERATION_NAME = "generation_config.json"
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 MAIN_NAMES = (CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME)
-JSON_LIMIT_BYTES = 16 << 20
 
 _NAMES = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
 _LAYER_NAMES = {
@@ -107,7 +106,7 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
 
 def read_json(path: str | PathLike[str]) -> dict[str, object]:
     """Read a file that holds one JSON object; raise ModelFileError."""
-    return parse_object(read_file(path, JSON_LIMIT_BYTES), path)
+    return parse_object(read_file(path, MAX_TEXT_BYTES), path)
 
 
 def weight_paths(folder: str | PathLike[str]) -> list[Path]:

@@ -1,0 +1,9 @@
+"""The corpus of hostile files: by kind, the cases that must be refused and the sound files that they damage.
+
+A stranger's file may be cut off, mislabelled, damaged or made to hurt. Add a case where a reader believed something: a line in
+the module of the format, with the sentence that says what is wrong.
+"""
+
+from hostile import llama2c, safetensors
+
+KINDS = {"llama2.c": llama2c, "safetensors": safetensors}
