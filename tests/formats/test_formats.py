@@ -92,7 +92,7 @@ def test_a_named_tokenizer_counts_and_must_fit(folder):
 
 
 def test_a_folder_with_a_model_bin_is_a_model(folder):
-    with pytest.raises(ModelFileError, match=r"folder: found no model, expected a config.json or a model.bin"):
+    with pytest.raises(ModelFileError, match=r"folder: found no model, expected config.json or params.json"):
         read_model(folder)
     shutil.copy(folder / "stories.bin", folder / "model.bin")
     write_tokenizer(pieces(40), folder / "tokenizer.bin")

@@ -290,7 +290,7 @@ def test_what_is_missing_is_named(folder, tmp_path):
     shutil.rmtree(folder)
     with pytest.raises(ModelFileError, match=r"config.json: file: found No such file"):
         read_model(folder / "model.safetensors")
-    with pytest.raises(ModelFileError, match=r"folder: found no model, expected a config.json or a model.bin"):
+    with pytest.raises(ModelFileError, match=r"folder: found no model, expected config.json or params.json"):
         read_model(tmp_path)
 
 

@@ -4,12 +4,14 @@ The border between untrusted files and the rest: behind it, a Model's parts fit 
 `read(path)` and `write(model, path)`; nothing outside formats/ knows a file layout. Knows no engine.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from llamita.errors import ModelFileError, SettingError
-from llamita.formats import huggingface, llama2c, llama2c_writer
+from llamita.files import map_file
+from llamita.formats import huggingface, llama2c, llama2c_checkpoint, llama2c_writer, meta, torch_file
 from llamita.formats.tokenizer_files import find_tokenizer, read_tokenizer, write_tokenizer
 from llamita.model import Model, check_tokenizer_fits
 from llamita.quant import FLOAT_DTYPES
@@ -17,23 +19,23 @@ from llamita.tokenizer import Tokenizer
 
 __all__ = ["read_model", "read_tokenizer", "weight_paths", "write_model", "write_tokenizer"]
 
-MODEL_FILE_IN_FOLDER = "model.bin"
 LLAMA2C_VERSIONS = {"llama2c-v0": 0, "llama2c-v1": 1, "llama2c-v2": 2}
 FORMATS = (*LLAMA2C_VERSIONS, "safetensors")  # what `llamita export --to` may say
 
 
 def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None = None) -> Model:
-    """Read a model file, or a folder with a config.json (Hugging Face) or a model.bin, with the tokenizer named or found there.
+    """Read a model file, or a folder of Hugging Face, of Meta or with a model.bin, with the tokenizer named or found there.
 
     A tokenizer beside the model counts only if it has as many tokens as the model; without one, Model.tokenizer is None.
     Weights stay on disk until they are touched. Raises ModelFileError; ModelError for a named tokenizer that does not fit.
     """
-    folder = _huggingface_folder(Path(path))
-    model_path = _model_file(Path(path)) if folder is None else folder / huggingface.WEIGHTS_NAME
-    model = llama2c.read(model_path) if folder is None else huggingface.read(folder)
+    read, source = _find_model(Path(path))
+    model = read(source)
     if tokenizer is not None:
         return _with_tokenizer(model, read_tokenizer(tokenizer))
-    found = find_tokenizer(model_path, model.config.vocab_size)
+    found = find_tokenizer(source / huggingface.WEIGHTS_NAME if source.is_dir() else source, model.config.vocab_size)
+    if found is None and read is meta.read:
+        found = find_tokenizer(source, model.config.vocab_size)  # beside the folder: Llama 2's downloads share one
     return model if found is None else _with_tokenizer(model, found)
 
 
@@ -56,26 +58,24 @@ def weight_paths(model: Model) -> list[Path]:
     """The files in which the weights of a model lie that was read; none of one made in memory."""
     path = Path(model.name)
     if path.is_dir():
-        return huggingface.weight_paths(path)
+        return meta.weight_paths(path) if model.source_format == "Meta" else huggingface.weight_paths(path)
     return [path] if path.is_file() else []
 
 
-def _huggingface_folder(path: Path) -> Path | None:
-    """The folder with a config.json that is named, or in which one of its main files is."""
-    if path.is_dir():
-        return path if (path / huggingface.CONFIG_NAME).exists() else None
-    return path.parent if path.name in huggingface.MAIN_NAMES else None
-
-
-def _model_file(path: Path) -> Path:
-    """The model file itself, where a folder is named."""
+def _find_model(path: Path) -> tuple[Callable[[Path], Model], Path]:
+    """The reader of what is named, and the file or folder that it shall read."""
+    if path.name in huggingface.MAIN_NAMES:
+        return huggingface.read, path.parent
+    if path.name == meta.CONFIG_NAME or path.match("consolidated.*.pth"):
+        return meta.read, path.parent
     if not path.is_dir():
-        return path
-    if not (path / MODEL_FILE_IN_FOLDER).exists():
-        raise ModelFileError(
-            path, "folder", "no model", f"a {huggingface.CONFIG_NAME} or a {MODEL_FILE_IN_FOLDER}", "name the model file itself"
-        )
-    return path / MODEL_FILE_IN_FOLDER
+        return (llama2c_checkpoint.read if map_file(path)[:4] in torch_file.FIRST_BYTES else llama2c.read), path
+    folders = {huggingface.CONFIG_NAME: huggingface.read, meta.CONFIG_NAME: meta.read}
+    files = {"model.bin": llama2c.read, "ckpt.pt": llama2c_checkpoint.read}
+    for name, read in (folders | files).items():
+        if (path / name).exists():
+            return read, path if name in folders else path / name
+    raise ModelFileError(path, "folder", "no model", " or ".join(folders | files), "name the model file itself")
 
 
 def _with_tokenizer(model: Model, tokenizer: Tokenizer) -> Model:
