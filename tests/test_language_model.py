@@ -1,6 +1,6 @@
 """LanguageModel: text in, text out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ import llamita
 from llamita.errors import LlamitaError, ModelError, SettingError
 from llamita.language_model import LanguageModel, Telling, find_model, load
 from llamita.model import random_model
+from llamita.tokenizer.marks import encode_marked
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +21,14 @@ def model() -> Iterator[LanguageModel]:
 class Letters:
     """A vocabulary of the bytes: id 3 + b is the byte b."""
 
-    vocab_size, bos_id, eos_id, adds_space = 259, 1, 2, False
+    vocab_size, bos_id, eos_id, adds_space, adds_bos = 259, 1, 2, False, True
+    special_tokens: Mapping[str, int] = {"<s>": 1, "</s>": 2}
 
     def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
         return [self.bos_id] * bos + [3 + byte for byte in text.encode()] + [self.eos_id] * eos
+
+    def encode_marked(self, text: str) -> list[int]:
+        return encode_marked(self, text)
 
     def decode(self, ids: Iterable[int]) -> str:
         return b"".join(map(self.piece_bytes, ids)).decode(errors="replace")

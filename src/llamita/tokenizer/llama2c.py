@@ -8,12 +8,14 @@ the number of entries is where the file ends. Source: run.c and tokenizer.py of 
 import math
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from os import PathLike
+from types import MappingProxyType
 
 from llamita.errors import ModelFileError, TokenizerError
 from llamita.tokenizer.decoder import decode
+from llamita.tokenizer.marks import encode_marked
 from llamita.tokenizer.merging import Merger
 
 MAX_PIECES = 1 << 22  # no real vocabulary comes near
@@ -28,6 +30,8 @@ class Llama2cTokenizer:
     bos_id = BOS_ID
     eos_id = EOS_ID
     adds_space = True
+    adds_bos = True
+    special_tokens: Mapping[str, int] = MappingProxyType({"<unk>": UNK_ID, "<s>": BOS_ID, "</s>": EOS_ID})
 
     def __init__(self, pieces: list[bytes], scores: list[float]) -> None:
         if len(pieces) != len(scores):
@@ -54,6 +58,10 @@ class Llama2cTokenizer:
         if eos:
             ids.append(EOS_ID)
         return ids
+
+    def encode_marked(self, text: str) -> list[int]:
+        """The ids of a text in which <s> and </s> are BOS and EOS; see Tokenizer.encode_marked."""
+        return encode_marked(self, text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; see Tokenizer.decode."""

@@ -8,7 +8,7 @@ path. Source: sentencepiece_model.proto.
 import math
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from os import PathLike
@@ -18,6 +18,7 @@ from llamita.errors import ModelFileError, TokenizerError
 from llamita.tokenizer.charsmap import check_charsmap
 from llamita.tokenizer.decoder import decode
 from llamita.tokenizer.llama2c import BYTE_PIECE, MAX_PIECES, check_unicode
+from llamita.tokenizer.marks import encode_marked
 from llamita.tokenizer.protobuf import BYTES, FIXED32, VARINT, ProtobufError, Value, field, read_fields
 
 if TYPE_CHECKING:
@@ -66,9 +67,12 @@ class Rules:
 
 
 class SentencePieceTokenizer:
-    """Pieces, scores and types (NORMAL, CONTROL, BYTE, ...) by id, and the rules; raises TokenizerError unless they fit."""
+    """Pieces, scores and types (NORMAL, CONTROL, BYTE, ...) by id, and the rules; raises TokenizerError unless they fit.
 
-    def __init__(self, pieces: list[str], scores: list[float], types: list[int], rules: Rules) -> None:
+    adds_bos: as in Tokenizer; a tokenizer.model does not say it.
+    """
+
+    def __init__(self, pieces: list[str], scores: list[float], types: list[int], rules: Rules, adds_bos: bool = True) -> None:
         _check(pieces, scores, types, rules)
         self.pieces = pieces
         self.scores = scores
@@ -77,11 +81,17 @@ class SentencePieceTokenizer:
         self.adds_space = rules.add_dummy_prefix
         self.bos_id = self._control_id(rules.bos_piece)
         self.eos_id = self._control_id(rules.eos_piece)
+        self.adds_bos = adds_bos and self.bos_id >= 0
 
     @property
     def vocab_size(self) -> int:
         """Number of pieces."""
         return len(self.pieces)
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """The control pieces and the unknown one."""
+        return {self.pieces[i]: i for i, kind in enumerate(self.types) if kind in (UNKNOWN, CONTROL)}
 
     def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
         """The ids of a text as the sentencepiece library gives them; raise TokenizerError for a BOS or EOS that is missing."""
@@ -90,6 +100,10 @@ class SentencePieceTokenizer:
             if wanted and token_id < 0:
                 raise TokenizerError(f"{name}: found none in this vocabulary, expected one; encode without it")
         return [self.bos_id] * bos + ids + [self.eos_id] * eos
+
+    def encode_marked(self, text: str) -> list[int]:
+        """The ids of a text in which control pieces are written out; see Tokenizer.encode_marked."""
+        return encode_marked(self, text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; see Tokenizer.decode."""
