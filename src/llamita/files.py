@@ -16,10 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from llamita.errors import ModelFileError
 
 # A pipe put in place of the file after the check must not block the open; Windows has neither pipes there nor text-free opens.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+_FAULT_AROUND_BYTES = 1 << 16  # whoever touches a page of a mapped file gets its neighbours too, on Linux so many
 
 
 def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
@@ -43,6 +47,30 @@ def read_file(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
             return file.read(n_bytes)
     except OSError as error:
         raise ModelFileError(path, "file", error.strerror, "a readable file") from None
+
+
+def drop_pages(array: np.ndarray) -> None:
+    """Give back the memory of what an array covers of a mapped file; whoever reads it again reads the file again.
+
+    Arrays that are no views of a mapped file stay as they are, and so do all where the system has no such call.
+    """
+    mapping = _mapping_of(array)
+    if mapping is None or array.nbytes == 0 or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = np.frombuffer(mapping, np.uint8, 1).ctypes.data
+    low, high = (bound - start for bound in np.lib.array_utils.byte_bounds(array))
+    first = low // _FAULT_AROUND_BYTES * _FAULT_AROUND_BYTES
+    end = min(-(-high // _FAULT_AROUND_BYTES) * _FAULT_AROUND_BYTES, len(mapping))
+    mapping.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def _mapping_of(array: np.ndarray) -> mmap.mmap | None:
+    """The mapped file that an array is a view of, or None."""
+    base = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
+    return base if isinstance(base, mmap.mmap) else None
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from llamita.config import ModelConfig
 from llamita.errors import LlamitaError
-from llamita.formats import huggingface, llama2c, llama2c_writer
+from llamita.formats import huggingface, huggingface_writer, llama2c, llama2c_writer
 from llamita.formats.safetensors import read_arrays
 from llamita.model import random_model, tensor_shapes
 from llamita.tokenizer.conversion import to_llama2c
@@ -156,7 +156,7 @@ def write_with_header(path: Path, header: bytes, rest: bytes) -> None:
 def folder(tmp_path) -> Path:
     """A folder with a small untied model, and an index of shards that lists all of it."""
     config = ModelConfig(8, 2, 2, 1, 12, vocab_size=9, context=6, tied_embedding=False)
-    huggingface.write(random_model(config), tmp_path / "model")
+    huggingface_writer.write(random_model(config), tmp_path / "model")
     names = [huggingface.huggingface_name(name) for name in tensor_shapes(config)]
     index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-1-of-1.safetensors")}
     (tmp_path / "model" / huggingface.INDEX_NAME).write_text(json.dumps(index))

@@ -8,7 +8,7 @@ import pytest
 
 from llamita.config import ModelConfig
 from llamita.engine import Engine
-from llamita.formats import huggingface, read_model
+from llamita.formats import huggingface_writer, read_model
 from llamita.model import Model, random_model
 from llamita.tokenizer.conversion import to_llama2c
 from llamita.tokenizer.sentencepiece import parse_sentencepiece
@@ -44,7 +44,7 @@ def their_logits(folder) -> np.ndarray:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_transformers_computes_our_logits_from_our_folder(tmp_path, name, dtype):
     model = random_model(CONFIGS[name])
-    huggingface.write(model, tmp_path / "model", dtype)
+    huggingface_writer.write(model, tmp_path / "model", dtype)
     read = read_model(tmp_path / "model")
     assert read.config == CONFIGS[name]
     np.testing.assert_allclose(our_logits(read), their_logits(tmp_path / "model"), atol=1e-4)
@@ -67,7 +67,7 @@ def test_we_compute_the_logits_of_a_folder_of_transformers(tmp_path, tied, shard
 
 
 def test_a_head_of_its_own_counts_whatever_the_config_says_as_in_transformers(tmp_path):
-    huggingface.write(random_model(CONFIGS["untied"]), tmp_path)
+    huggingface_writer.write(random_model(CONFIGS["untied"]), tmp_path)
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"tie_word_embeddings": false', '"tie_word_embeddings": true'))
     np.testing.assert_allclose(our_logits(read_model(tmp_path)), their_logits(tmp_path), atol=1e-4)
@@ -78,7 +78,7 @@ def test_auto_tokenizer_gives_our_ids_and_texts(tmp_path, toy_sentencepiece_byte
     tokenizer = convert(parse_sentencepiece(toy_sentencepiece_bytes, "toy.model"))
     config = ModelConfig(16, 1, 2, 2, 24, tokenizer.vocab_size, 32)
     model = random_model(config)
-    huggingface.write(Model(config, model.tensors, tokenizer), tmp_path)
+    huggingface_writer.write(Model(config, model.tensors, tokenizer), tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert (theirs.bos_token_id, theirs.eos_token_id, len(theirs)) == (1, 2, tokenizer.vocab_size)
     for text in ["Once upon a time, Lily saw a ball.", "  a  b ", "😀 日本語 café\n\n", "", "12,000", "</ s> <0x41>"]:
@@ -90,7 +90,7 @@ def test_auto_tokenizer_gives_our_ids_and_texts(tmp_path, toy_sentencepiece_byte
 def test_generate_takes_what_the_tokenizer_gives_and_ends_where_llamita_does(tmp_path, toy_sentencepiece_bytes):
     tokenizer = parse_sentencepiece(toy_sentencepiece_bytes, "toy.model")
     config = ModelConfig(16, 1, 2, 2, 24, tokenizer.vocab_size, 32)
-    huggingface.write(Model(config, random_model(config).tensors, tokenizer), tmp_path)
+    huggingface_writer.write(Model(config, random_model(config).tensors, tokenizer), tmp_path)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     prompt = transformers.AutoTokenizer.from_pretrained(tmp_path)("Once", return_tensors="pt")
     assert theirs.generation_config.eos_token_id == [2, 1]

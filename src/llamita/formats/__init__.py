@@ -9,18 +9,15 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from llamita.errors import ModelFileError, SettingError
+from llamita.errors import ModelFileError
 from llamita.files import map_file
-from llamita.formats import huggingface, llama2c, llama2c_checkpoint, llama2c_writer, meta, torch_file
+from llamita.formats import huggingface, llama2c, llama2c_checkpoint, meta, torch_file
 from llamita.formats.tokenizer_files import find_tokenizer, read_tokenizer, write_tokenizer
+from llamita.formats.writing import write_model
 from llamita.model import Model, check_tokenizer_fits
-from llamita.quant import FLOAT_DTYPES
 from llamita.tokenizer import Tokenizer
 
 __all__ = ["read_model", "read_tokenizer", "weight_paths", "write_model", "write_tokenizer"]
-
-LLAMA2C_VERSIONS = {"llama2c-v0": 0, "llama2c-v1": 1, "llama2c-v2": 2}
-FORMATS = (*LLAMA2C_VERSIONS, "safetensors")  # what `llamita export --to` may say
 
 
 def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None = None) -> Model:
@@ -37,21 +34,6 @@ def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None 
     if found is None and read is meta.read:
         found = find_tokenizer(source, model.config.vocab_size)  # beside the folder: Llama 2's downloads share one
     return model if found is None else _with_tokenizer(model, found)
-
-
-def write_model(model: Model, path: str | PathLike[str], to: str, group: int | None = None, dtype: str | None = None) -> None:
-    """Write a model in one of FORMATS, whole or not at all: a file, or of safetensors a folder (see huggingface.write).
-
-    group: weights per scale of llama2c-v2, where the writer shall not choose. dtype: f32, f16 or bf16 of safetensors, where it
-    shall not be that of the embedding, or f32 where that is quantized. Raises ModelFileError for what the format cannot hold.
-    """
-    if to not in FORMATS:
-        raise SettingError(f"format: found {to}, expected {', '.join(FORMATS)}")
-    if to == "safetensors":
-        stored = model.tensors["embedding"].dtype
-        huggingface.write(model, path, dtype or (stored if stored in FLOAT_DTYPES else "f32"))
-    else:
-        llama2c_writer.write(model, path, version=LLAMA2C_VERSIONS[to], group=group)
 
 
 def weight_paths(model: Model) -> list[Path]:

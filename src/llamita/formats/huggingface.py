@@ -1,28 +1,24 @@
-"""A Hugging Face folder of a Llama: config.json, safetensors in one file or shards, tokenizer files; read and written.
+"""A Hugging Face folder of a Llama, read: config.json and safetensors in one file or shards.
 
-What transformers, vLLM and TGI load, and every training checkpoint. Tensors keep their dtype and stay views of mapped files.
-Query and key rows lie in another order there: RoPE pairs row i of a head with row i + K/2, where canonical pairs are
-neighbours. Reading turns the view, not the rows: whoever needs dense rows copies them. Source: transformers' modeling_llama.py.
+huggingface_writer.py is the other direction. Tensors keep their dtype and stay views of mapped files. Query and key rows lie in
+another order there: RoPE pairs row i of a head with row i + K/2, where canonical pairs are neighbours. Reading turns the view,
+not the rows: whoever needs dense rows copies them. Source: transformers' modeling_llama.py.
 """
 
-import json
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path, PureWindowsPath
-from typing import cast
 
 import numpy as np
 
 from llamita.config import ModelConfig
 from llamita.errors import ModelFileError
-from llamita.files import atomic_file, atomic_folder, read_file
-from llamita.formats.huggingface_config import TORCH_DTYPES, config_values, generation_values, parse_config
+from llamita.files import read_file
+from llamita.formats.huggingface_config import parse_config
 from llamita.formats.json_text import MAX_TEXT_BYTES, parse_object, shown
-from llamita.formats.safetensors import TENSOR_DTYPES, read_tensors, write_streamed
-from llamita.formats.tokenizer_files import HUGGINGFACE_NAMES, LIMIT_BYTES, find_tokenizer, huggingface_files
+from llamita.formats.safetensors import read_tensors
 from llamita.model import Model, tensor_shapes
-from llamita.quant import Tensor, convert
-from llamita.tokenizer import Tokenizer
+from llamita.quant import Tensor
 
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
@@ -63,40 +59,11 @@ def read(folder: str | PathLike[str]) -> Model:
             raise ModelFileError(folder, "tensors", f"no {stored_name}", "one, as config.json says")
         if tensor.shape != shape:
             raise ModelFileError(folder, f"shape of {stored_name}", tensor.shape, f"{shape} as config.json says")
-        n_heads = _rotated_heads(config, name)
+        n_heads = rotated_heads(config, name)
         tensors[name] = replace(tensor, data=_to_neighbours(tensor.data, n_heads)) if n_heads else tensor
     if stored:
         raise ModelFileError(folder, "tensors", shown(min(stored)), "only those of a Llama without biases")
     return Model(config, tensors, name=fspath(folder), source_format="Hugging Face")
-
-
-def write(
-    model: Model, folder: str | PathLike[str], dtype: str = "f32", tokenizer_folder: str | PathLike[str] | None = None
-) -> None:
-    """Write a model as a Hugging Face folder, all tensors as f32, f16 or bf16, one by one.
-
-    A new folder appears whole or not at all. In a folder that is there, each file is replaced whole, config.json last; other
-    files stay, but for those of another tokenizer and an index of shards. Tokenizer files of tokenizer_folder are copied byte
-    for byte, missing ones made from the tokenizer. Raises ModelFileError, TokenizerError, ModelError for a broken model.
-    """
-    if dtype not in TORCH_DTYPES:
-        raise ModelFileError(folder, "dtype", dtype, ", ".join(TORCH_DTYPES))
-    if tokenizer_folder is not None and model.tokenizer is None:
-        found = find_tokenizer(Path(tokenizer_folder) / WEIGHTS_NAME, model.config.vocab_size)
-        model = replace(model, tokenizer=found)
-    model.validate()
-    tokenizer = cast(Tokenizer | None, model.tokenizer)
-    files = _tokenizer_contents(model, tokenizer_folder)
-    values = config_values(model.config, dtype, tokenizer)
-    with atomic_folder(folder) as target:
-        stale = {INDEX_NAME} | ({*HUGGINGFACE_NAMES} - set(files) if files else set())
-        for name in stale:
-            (target / name).unlink(missing_ok=True)
-        for name, content in files.items():
-            _write_file(target / name, content)
-        _write_weights(model, target / WEIGHTS_NAME, dtype)
-        _write_file(target / GENERATION_NAME, _json_lines(generation_values(tokenizer)))
-        _write_file(target / CONFIG_NAME, _json_lines(values))
 
 
 def read_config(path: str | PathLike[str]) -> ModelConfig:
@@ -129,7 +96,7 @@ def huggingface_name(name: str) -> str:
     return f"model.layers.{layer}.{_LAYER_NAMES[part]}.weight"
 
 
-def _rotated_heads(config: ModelConfig, name: str) -> int:
+def rotated_heads(config: ModelConfig, name: str) -> int:
     """How many heads a tensor has whose rows RoPE turns; 0 where it turns none."""
     return {"attention.query": config.n_heads, "attention.key": config.n_kv_heads}.get(name.split(".", 2)[-1], 0)
 
@@ -137,11 +104,6 @@ def _rotated_heads(config: ModelConfig, name: str) -> int:
 def _to_neighbours(rows: np.ndarray, n_heads: int) -> np.ndarray:
     """View rows (heads * K, D) of Hugging Face's order in the canonical one: (heads, K/2, 2, D)."""
     return rows.reshape(n_heads, 2, len(rows) // n_heads // 2, -1).swapaxes(1, 2)
-
-
-def _to_halves(rows: np.ndarray, n_heads: int) -> np.ndarray:
-    """View canonical rows (heads * K, D) in Hugging Face's order: (heads, 2, K/2, D)."""
-    return rows.reshape(n_heads, len(rows) // n_heads // 2, 2, -1).swapaxes(1, 2)
 
 
 def _tie(config: ModelConfig, stored: dict[str, Tensor]) -> ModelConfig:
@@ -199,32 +161,3 @@ def _weight_map(path: Path) -> dict[str, str]:
                 path, f"weight_map of {shown(name)}", shown(shard), "the name of a .safetensors file beside it"
             )
     return weight_map
-
-
-def _tokenizer_contents(model: Model, tokenizer_folder: str | PathLike[str] | None) -> dict[str, bytes]:
-    """Name -> content of the tokenizer's files: copied where they lie in tokenizer_folder, else made."""
-    copies = [] if tokenizer_folder is None else [Path(tokenizer_folder) / name for name in HUGGINGFACE_NAMES]
-    made = {} if model.tokenizer is None else huggingface_files(cast(Tokenizer, model.tokenizer), model.config.context)
-    return made | {path.name: read_file(path, LIMIT_BYTES) for path in copies if path.exists()}
-
-
-def _write_weights(model: Model, path: Path, dtype: str) -> None:
-    code = next(code for code, name in TENSOR_DTYPES.items() if name == dtype)
-    names = {huggingface_name(name): name for name in tensor_shapes(model.config)}
-
-    def load(stored_name: str) -> np.ndarray:
-        name = names[stored_name]
-        tensor = convert(model.tensors[name], dtype)
-        n_heads = _rotated_heads(model.config, name)
-        return _to_halves(tensor.data.reshape(tensor.shape), n_heads) if n_heads else tensor.data
-
-    write_streamed(path, {stored: (code, model.tensors[name].shape) for stored, name in names.items()}, load)
-
-
-def _json_lines(values: dict[str, object]) -> bytes:
-    return json.dumps(values, indent=2).encode() + b"\n"
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    with atomic_file(path) as file:
-        file.write(content)

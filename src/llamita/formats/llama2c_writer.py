@@ -1,7 +1,7 @@
 """llama2.c's model files, written: any Model as v0, v1 (float32) or v2 (int8 groups). The other direction is llama2c.py.
 
-Tensors are converted and written one by one, so the memory needed is that of the largest. These files hold neither rope_theta,
-nor the epsilon of the norms, nor a head size: a model where they differ from llama2.c's is refused. Source: export.py.
+Tensors are converted and written piece by piece. These files hold neither rope_theta, nor the epsilon of the norms, nor a head
+size: a model where they differ from llama2.c's is refused. Source: export.py.
 """
 
 import struct
@@ -14,14 +14,16 @@ from llamita.config import ModelConfig
 from llamita.errors import ModelFileError
 from llamita.files import atomic_file
 from llamita.formats.llama2c import HEADER_BYTES, HEADER_FIELDS, MAGIC, ROPE_TABLES, Place, largest_group, layout
+from llamita.formats.pieces import Progress, pieces, write_array
 from llamita.model import Model
-from llamita.quant import convert
 
 ROPE_THETA = 10000.0  # written into run.c, as is
 NORM_EPSILON = 1e-5
 
 
-def write(model: Model, path: str | PathLike[str], version: int, group: int | None = None) -> None:
+def write(
+    model: Model, path: str | PathLike[str], version: int, group: int | None = None, progress: Progress | None = None
+) -> None:
     """Write a model as llama2.c v0, v1 or v2, whole or not at all.
 
     group: weights per scale of v2; left out, the groups of a model that has fitting ones, else the largest power of two up to
@@ -36,7 +38,7 @@ def write(model: Model, path: str | PathLike[str], version: int, group: int | No
     with atomic_file(path) as file:
         file.write(_header(config, version, group))
         for place in layout(config, version, group)[0]:
-            _write_tensor(file, place, model, group)
+            _write_tensor(file, place, model, group, progress)
 
 
 def rope_tables(config: ModelConfig) -> np.ndarray:
@@ -79,21 +81,16 @@ def _header(config: ModelConfig, version: int, group: int) -> bytes:
     return header.ljust(HEADER_BYTES, b"\0")
 
 
-def _write_tensor(file: BinaryIO, place: Place, model: Model, group: int) -> None:
+def _write_tensor(file: BinaryIO, place: Place, model: Model, group: int, progress: Progress | None) -> None:
     if place.name == ROPE_TABLES:
         tables = model.rope_tables
         if tables is None or tables.size != place.n_bytes // 4:
             tables = rope_tables(model.config)
-        _write_array(file, tables, np.float32)
+        write_array(file, tables, "<f4", progress)
         return
-    tensor = convert(model.tensors[place.name], place.dtype, group)
-    if tensor.scales is None:
-        _write_array(file, tensor.data, np.float32)
-    else:
-        _write_array(file, tensor.data, np.int8)
-        _write_array(file, tensor.scales, np.float32)
-
-
-def _write_array(file: BinaryIO, array: np.ndarray, dtype: type[np.generic]) -> None:
-    """Write numbers row by row, little-endian, without a copy where they lie so already."""
-    file.write(np.ascontiguousarray(array, np.dtype(dtype).newbyteorder("<")).data.cast("B"))
+    scales = []  # of the whole tensor: they follow all of its weights
+    for piece in pieces(model.tensors[place.name], place.dtype, group):
+        write_array(file, piece.data, "<f4" if piece.scales is None else "i1", progress)
+        scales += [] if piece.scales is None else [piece.scales.astype("<f4")]
+    for part in scales:
+        write_array(file, part, "<f4", progress)

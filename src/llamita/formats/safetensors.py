@@ -9,7 +9,7 @@ import json
 import math
 import mmap
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 from llamita.errors import ModelFileError
 from llamita.files import atomic_file, map_file
 from llamita.formats.json_text import MAX_TEXT_BYTES, parse_object, shown
+from llamita.formats.pieces import Progress, write_array
 from llamita.quant import Tensor
 
 # The file's name of a dtype -> the numpy dtype of its bytes; bfloat16 numbers are the upper halves of float32 ones
@@ -75,18 +76,20 @@ def write_tensors(
         if code is None:
             raise ModelFileError(path, f"dtype of {name}", array.dtype, "float32, float16, uint16 (bfloat16) or int64")
         forms[name] = code, array.shape
-    write_streamed(path, forms, arrays.__getitem__, metadata)
+    write_streamed(path, forms, lambda name: [arrays[name]], metadata)
 
 
 def write_streamed(
     path: str | PathLike[str],
     forms: Mapping[str, tuple[str, tuple[int, ...]]],
-    load: Callable[[str], np.ndarray],
+    load: Callable[[str], Iterable[np.ndarray]],
     metadata: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> None:
-    """Write tensors of the given (dtype, shape) whole or not at all; load(name) is asked for one at a time, in file order.
+    """Write tensors of the given (dtype, shape) whole or not at all; load(name) yields the numbers of one, piece by piece.
 
-    Wider numbers come first, so that all are aligned; otherwise the order is that of forms. Raises ModelFileError.
+    Tensors are asked for one at a time, in file order: wider numbers come first, so that all are aligned; otherwise the order
+    is that of forms. Raises ModelFileError.
     """
     header: dict[str, object] = {METADATA: {"format": "pt", **(metadata or {})}}
     ordered = sorted(forms, key=lambda name: -NUMPY_DTYPES[forms[name][0]].itemsize)
@@ -101,9 +104,11 @@ def write_streamed(
         file.write(struct.pack("<Q", len(text)) + text)
         for name in ordered:
             code, shape = forms[name]
-            array = load(name)
-            assert array.size == math.prod(shape), f"{name}: {array.shape} instead of {shape}"
-            file.write(np.ascontiguousarray(array, NUMPY_DTYPES[code]).reshape(-1).view(np.uint8).data)
+            n_written = 0
+            for piece in load(name):
+                write_array(file, piece, NUMPY_DTYPES[code].str, progress)
+                n_written += piece.size
+            assert n_written == math.prod(shape), f"{name}: {n_written} numbers instead of {shape}"
 
 
 def parse_header(path: str | PathLike[str], data: bytes | mmap.mmap) -> dict[str, Place]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from llamita.errors import DataError
 from llamita.files import atomic_file, sha256_of, sync_folder
-from llamita.formats import huggingface
+from llamita.formats import huggingface_writer
 from llamita.formats.safetensors import read_arrays, write_tensors
 from llamita.model import Model
 
@@ -58,7 +58,7 @@ def save(folder: Path, state: RunState, model: Model, tokenizer_folder: Path, op
     target = folder / f"step-{state.step:08d}"
     part = folder / f".{target.name}.{secrets.token_hex(4)}.part"
     try:
-        huggingface.write(model, part, tokenizer_folder=tokenizer_folder)
+        huggingface_writer.write(model, part, tokenizer_folder=tokenizer_folder)
         write_tensors(part / OPTIMIZER_FILE, optimizer)
         sums = {file.name: sha256_of(file) for file in sorted(part.iterdir())}
         with atomic_file(part / STATE_FILE) as file:
