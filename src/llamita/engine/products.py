@@ -10,7 +10,8 @@ from llvmlite import ir
 from llamita.simd.isa import InstructionSet
 from llamita.simd.vectors import I8, I32, LANES, VI32, call, constant
 
-HALF_MASK, HALF_BITS = constant(VI32, 0x0F0F0F0F), constant(VI32, 4)
+_BYTES, _WORDS = ir.VectorType(I8, 32), ir.VectorType(ir.IntType(16), 16)
+_HALF_MASK, _HALF_BITS = constant(VI32, 0x0F0F0F0F), constant(VI32, 4)
 
 
 def _halves(builder: Any, vector: Any, n_parts: int) -> list:
@@ -32,11 +33,10 @@ def _join(builder: Any, parts: list) -> Any:
 
 def _dot_avx2(builder: Any, total: Any, w: Any, x: Any, magnitude: Any) -> Any:
     """8 lanes: |x| * (w with x's sign); vpmaddubsw saturates, but magnitudes up to 127 stay below 32,768."""
-    bytes_type, words = ir.VectorType(I8, 32), ir.VectorType(ir.IntType(16), 16)
-    w, x, magnitude = (builder.bitcast(v, bytes_type) for v in (w, x, magnitude))
-    signed = call(builder, "llvm.x86.avx2.psign.b", bytes_type, w, x)
-    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", words, magnitude, signed)
-    ones = ir.Constant(words, [1] * 16)
+    w, x, magnitude = (builder.bitcast(v, _BYTES) for v in (w, x, magnitude))
+    signed = call(builder, "llvm.x86.avx2.psign.b", _BYTES, w, x)
+    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", _WORDS, magnitude, signed)
+    ones = ir.Constant(_WORDS, [1] * 16)
     return builder.add(total, call(builder, "llvm.x86.avx2.pmadd.wd", total.type, pairs, ones))
 
 
@@ -76,43 +76,38 @@ def emit_dot(builder: Any, isa: InstructionSet, total: Any, w: Any, x: Any, magn
 
 def emit_lower_halves(builder: Any, w: Any) -> Any:
     """The lower 4 bits of each byte of 16 int32."""
-    return builder.and_(w, HALF_MASK)
+    return builder.and_(w, _HALF_MASK)
 
 
 def emit_upper_halves(builder: Any, w: Any) -> Any:
     """The upper 4 bits of each byte of 16 int32."""
-    return builder.and_(builder.lshr(w, HALF_BITS), HALF_MASK)
+    return builder.and_(builder.lshr(w, _HALF_BITS), _HALF_MASK)
 
 
-class HalfSums:
-    """Sums of 4-bit weights (0 to 15) times int8 activations over one group of 32: one of each accumulator of a tile.
+# Sums of 4-bit weights (0 to 15) times int8 activations over a group of 32. With AVX2 eight sums of pairs, at most 8 * 2 * 15 *
+# 127 = 30,480, meet in 16 bits, two vectors of them, and are widened once a group; elsewhere a sum is one vector of 32 bits.
 
-    With AVX2 eight sums of pairs (at most 8 * 2 * 15 * 127 = 30,480) meet in 16 bits, and are widened once a group.
-    """
 
-    def __init__(self, isa: InstructionSet, starts: list) -> None:
-        self._isa = isa
-        self._starts = starts
-        self._sums: list = [None] * len(starts) if isa.name == "avx2" else list(starts)
+def half_sum_start(isa: InstructionSet) -> list:
+    """The vectors of a sum of nothing."""
+    return [constant(_WORDS, 0)] * 2 if isa.name == "avx2" else [constant(VI32, 0)]
 
-    def add(self, builder: Any, i: int, w: Any, x: Any) -> None:
-        """sums[i][lane] += sum over 4 bytes of w[lane] * x[lane]."""
-        if self._isa.name != "avx2":
-            self._sums[i] = emit_dot(builder, self._isa, self._sums[i], w, x, x)
-            return
-        bytes_type, words = ir.VectorType(I8, 32), ir.VectorType(ir.IntType(16), 16)
-        pairs = []
-        for weights, activations in zip(_halves(builder, w, 2), _halves(builder, x, 2), strict=True):
-            operands = builder.bitcast(weights, bytes_type), builder.bitcast(activations, bytes_type)
-            pairs.append(call(builder, "llvm.x86.avx2.pmadd.ub.sw", words, *operands))
-        before = self._sums[i]
-        self._sums[i] = pairs if before is None else [builder.add(*both) for both in zip(before, pairs, strict=True)]
 
-    def total(self, builder: Any, i: int) -> Any:
-        """The i-th sum as 16 int32."""
-        if self._isa.name != "avx2":
-            return self._sums[i]
-        ones = ir.Constant(ir.VectorType(ir.IntType(16), 16), [1] * 16)
-        wide = ir.VectorType(I32, LANES // 2)
-        parts = [call(builder, "llvm.x86.avx2.pmadd.wd", wide, part, ones) for part in self._sums[i]]
-        return builder.add(_join(builder, parts), self._starts[i])
+def emit_add_halves(builder: Any, isa: InstructionSet, total: list, w: Any, x: Any) -> list:
+    """The sum and the products of w, 4 bits in each byte, with x."""
+    if isa.name != "avx2":
+        return [emit_dot(builder, isa, total[0], w, x, x)]
+    results = []
+    for before, weights, activations in zip(total, _halves(builder, w, 2), _halves(builder, x, 2), strict=True):
+        operands = builder.bitcast(weights, _BYTES), builder.bitcast(activations, _BYTES)
+        results.append(builder.add(before, call(builder, "llvm.x86.avx2.pmadd.ub.sw", _WORDS, *operands)))
+    return results
+
+
+def emit_half_sum(builder: Any, isa: InstructionSet, total: list, start: Any) -> Any:
+    """start + the sum, 16 int32."""
+    if isa.name != "avx2":
+        return builder.add(total[0], start)
+    wide, ones = ir.VectorType(I32, LANES // 2), ir.Constant(_WORDS, [1] * 16)
+    parts = [call(builder, "llvm.x86.avx2.pmadd.wd", wide, words, ones) for words in total]
+    return builder.add(_join(builder, parts), start)

@@ -12,7 +12,14 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from llamita.engine.products import HalfSums, emit_dot, emit_lower_halves, emit_upper_halves
+from llamita.engine.products import (
+    emit_add_halves,
+    emit_dot,
+    emit_half_sum,
+    emit_lower_halves,
+    emit_upper_halves,
+    half_sum_start,
+)
 from llamita.engine.state import BLOCK, PANELS_Q4_0, PANELS_Q4_1, PANELS_Q8, SMALL_BLOCK, SUM_FACTOR
 from llamita.simd.emit import (
     ZERO,
@@ -28,7 +35,7 @@ from llamita.simd.isa import InstructionSet, current_isa
 from llamita.simd.memory import emit_load, emit_prefetch
 from llamita.simd.vectors import F32, I32, I64, LANES, VF16, VF32, VI32, constant, emit_fma, emit_splat
 
-HALF_VECTORS = 4  # of a panel's group of 32 4-bit weights
+HALF_VECTORS, HALF_STEPS = 4, 8  # of a panel's group of 32 4-bit weights: vectors, and steps of 4 weights
 
 
 @dataclass(frozen=True)
@@ -141,32 +148,44 @@ def _emit_int8_sums(
 
 
 def _emit_half_sums(
-    builder: Any, isa: InstructionSet, tile: Tile, _: Any, quant: Any, weights: list, correction: Any
+    builder: Any, isa: InstructionSet, tile: Tile, n_blocks: Any, quant: Any, weights: list, correction: Any
 ) -> tuple[Any, list, list]:
-    """The same for a group of 4-bit weights: word i holds the weights of steps i and i + 4."""
-    group_steps, row_steps = 2 * HALF_VECTORS, tile.row_steps(isa)
-    starts = []
-    for row, _panel in tile.pairs():
-        if tile.kind == PANELS_Q4_1:
-            starts.append(constant(VI32, 0))
-        else:  # -8 * sum(activations)
-            eighth = builder.ashr(emit_load(builder, advance(builder, correction, row), 4), I32(4))
-            starts.append(emit_splat(builder, eighth, VI32))
-    sums = HalfSums(isa, starts)
-    ahead = isa.half_prefetch_bytes // 64
-    for word in range(HALF_VECTORS):
-        w = [emit_load(builder, advance(builder, pointer, word), 64) for pointer in weights]
+    """The same for a group of 4-bit weights: word i holds the weights of steps i and i + 4.
+
+    Several rows take a loop over words that LLVM cannot unroll (n_blocks is 1, which it does not know): it would go through
+    them row by row, with all weights on the stack.
+    """
+    row_steps = HALF_STEPS if tile.is_small else tile.row_steps(isa)
+    start, ahead, n_parts = half_sum_start(isa), isa.half_prefetch_bytes // 64, len(half_sum_start(isa))
+
+    def emit_word(_: Any, carried: list) -> list:
+        quant, panel_weights, flat = carried[0], carried[1 : 1 + tile.panels], carried[1 + tile.panels :]
+        sums = [list(flat[i : i + n_parts]) for i in range(0, len(flat), n_parts)]
+        w = [emit_load(builder, pointer, 64) for pointer in panel_weights]
         if tile.rows == 1 and ahead:
-            emit_prefetch(builder, advance(builder, weights[0], word + ahead), 3)
-        for step, emit_halves in ((word, emit_lower_halves), (word + HALF_VECTORS, emit_upper_halves)):
+            emit_prefetch(builder, advance(builder, panel_weights[0], ahead), 3)
+        for step, emit_halves in ((0, emit_lower_halves), (HALF_VECTORS, emit_upper_halves)):
             halves = [emit_halves(builder, vector) for vector in w]
-            for row in range(tile.rows):
+            for i, (row, panel) in enumerate(tile.pairs()):
                 x = emit_broadcast_i32(builder, quant, row * row_steps + step)
-                for panel in range(tile.panels):
-                    sums.add(builder, row * tile.panels + panel, halves[panel], x)
-    quant = advance(builder, quant, tile.rows * (group_steps if tile.is_small else row_steps))
-    weights = [advance(builder, pointer, HALF_VECTORS) for pointer in weights]
-    return quant, weights, [sums.total(builder, i) for i in range(len(starts))]
+                sums[i] = emit_add_halves(builder, isa, sums[i], halves[panel], x)
+        behind = [advance(builder, pointer, 1) for pointer in (quant, *panel_weights)]
+        return [*behind, *(part for total in sums for part in total)]
+
+    carried = [quant, *weights, *(start * len(tile.pairs()))]
+    if tile.rows == 1:
+        for _ in range(HALF_VECTORS):
+            carried = emit_word(None, carried)
+    else:
+        carried = emit_loop(builder, builder.mul(n_blocks, I64(HALF_VECTORS)), carried, emit_word)
+    flat, sums = carried[1 + tile.panels :], []
+    for i, (row, _panel) in enumerate(tile.pairs()):
+        first = constant(VI32, 0)
+        if tile.kind == PANELS_Q4_0:  # -8 * sum(activations)
+            eighth = builder.ashr(emit_load(builder, advance(builder, correction, row), 4), I32(4))
+            first = emit_splat(builder, eighth, VI32)
+        sums.append(emit_half_sum(builder, isa, flat[i * n_parts : (i + 1) * n_parts], first))
+    return advance(builder, quant, tile.rows * row_steps), carried[1 : 1 + tile.panels], sums
 
 
 def _emit_scaled(
