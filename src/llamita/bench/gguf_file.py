@@ -57,11 +57,15 @@ def gguf_name(name: str) -> str:
 
 
 def gguf_data(tensor: Tensor) -> tuple[np.ndarray, str]:
-    """(the numbers as GGUF lays them out, the name of their type); raw bytes [rows, bytes] for BF16 and Q8_0."""
+    """(the numbers as GGUF lays them out, the name of their type); raw bytes [rows, bytes] for BF16 and blocks."""
     if tensor.scales is None:
         data = np.asarray(tensor.data).reshape(tensor.shape)
         return data.view(np.uint8) if tensor.dtype == "bf16" else data, tensor.dtype.upper()
     rows, columns = tensor.shape
+    if tensor.dtype != "q8_0":
+        numbers = [part for part in (tensor.scales, tensor.offsets) if part is not None]
+        parts = [part.astype(np.float16)[..., None].view(np.uint8) for part in numbers]
+        return np.concatenate([*parts, tensor.data], axis=2).reshape(rows, -1), tensor.dtype.upper()
     if tensor.group % BLOCK:
         raise SettingError(f"groups: found {tensor.group} weights, expected a multiple of {BLOCK} for llama.cpp's Q8_0")
     scales = np.repeat(tensor.scales.astype(np.float16), tensor.group // BLOCK, axis=1)

@@ -21,7 +21,7 @@ from llamita.errors import LlamitaError, SettingError, one_line
 
 LLAMA2C_TOKENS = 200  # after which llama2.c has found its speed
 TIME_LIMIT_SECONDS = 900.0
-ALL_DTYPES = ("f32", "f16", "bf16", "q8_0")
+ALL_DTYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1")
 
 
 class PeerFailure(LlamitaError):

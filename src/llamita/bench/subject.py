@@ -83,7 +83,8 @@ def shape_model(config: ModelConfig, dtype: str) -> Model:
 
 def own_memory(tensor: Tensor) -> Tensor:
     """A copy of the tensor."""
-    return replace(tensor, data=tensor.data.copy(), scales=None if tensor.scales is None else tensor.scales.copy())
+    parts = {name: getattr(tensor, name) for name in ("data", "scales", "offsets")}
+    return replace(tensor, **{name: None if part is None else part.copy() for name, part in parts.items()})
 
 
 def made_up_tokenizer(vocab_size: int) -> Llama2cTokenizer:

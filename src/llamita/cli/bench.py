@@ -16,7 +16,7 @@ from llamita.cli.screen import print_table
 if TYPE_CHECKING:
     from llamita.bench.protocol import Protocol
 
-DTYPES = ("f32", "f16", "bf16", "q8_0")
+DTYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1")
 
 
 @click.command("bench", context_settings={"show_default": True})
