@@ -27,11 +27,15 @@ class Name:
 
 
 class PickleError(ValueError):
-    """A pickle that is broken, or wants more than data."""
+    """A pickle that is broken, or whose parts do not fit."""
 
     def __init__(self, found: str, expected: str) -> None:
         super().__init__(found, expected)
         self.found, self.expected = found, expected
+
+
+class MoreThanDataError(PickleError):
+    """A pickle that wants more than data: a call, a class, an opcode that runs code."""
 
 
 def read_pickle(
@@ -69,7 +73,7 @@ class _Machine:
             if operation is None:
                 known = {code.code.encode("latin-1"): code.name for code in pickletools.opcodes}
                 found = f"opcode {known.get(opcode, opcode.hex()) or 'none'} at byte {self.place}"
-                raise PickleError(found, "those that torch.save writes")
+                raise MoreThanDataError(found, "those that torch.save writes")
             self.place += 1
             operation(self)
             if opcode == pickle.STOP:
@@ -125,14 +129,14 @@ class _Machine:
     def name(self) -> None:
         name = f"{self._line()}.{self._line()}"
         if name not in self._names:
-            raise PickleError(f"the name {shown(name)}", "tensors and plain values")
+            raise MoreThanDataError(f"the name {shown(name)}", "tensors and plain values")
         self.push(Name(name))
 
     def call(self) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         if type(function) is not Name or function.name not in self._calls or type(arguments) is not tuple:
             called = function.name if type(function) is Name else f"a {type(function).__name__}"
-            raise PickleError(f"a call of {called}", "calls that make tensors")
+            raise MoreThanDataError(f"a call of {called}", "calls that make tensors")
         self.push(self._calls[function.name](arguments))
 
     def set_attributes(self) -> None:

@@ -127,7 +127,7 @@ def _entries(path: str | PathLike[str], directory: bytes, n_entries: int) -> lis
         if method or n_stored != n_bytes:
             remedy = "unpack it, or save it again with torch.save"
             raise ModelFileError(path, f"zip member {shown(entry.name)}", "compressed data", "plain data", remedy)
-        if flags & _ENCRYPTED or disk or not (mode < 1 << 16 or stat.S_ISREG(mode >> 16)):
+        if flags & _ENCRYPTED or disk or stat.S_IFMT(mode >> 16) not in (0, stat.S_IFREG):
             raise ModelFileError(path, f"zip member {shown(entry.name)}", "a link, or something encrypted", "a plain file")
         entries.append(entry)
     if place != len(directory):

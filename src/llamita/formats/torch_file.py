@@ -13,7 +13,7 @@ import numpy as np
 
 from llamita.errors import ModelFileError
 from llamita.files import map_file
-from llamita.formats.inert_pickle import Call, Name, PickleError, read_pickle
+from llamita.formats.inert_pickle import Call, MoreThanDataError, Name, PickleError, read_pickle
 from llamita.formats.json_text import shown
 from llamita.formats.stored_zip import MAGIC, Member, read_member, read_members
 from llamita.quant import Tensor
@@ -36,7 +36,7 @@ _OTHER_NAMES = [f"torch.{name}" for name in ("float32", "float16", "bfloat16", "
 _PICKLE_NAME = "/data.pkl"
 _MAX_PICKLE_BYTES = 4 << 20
 _MAX_AXES = 8
-SAVE_AGAIN = "save the weights alone: torch.save(model.state_dict(), NAME)"
+SAVE_AGAIN = "save the weights alone with torch.save(model.state_dict(), NAME)"
 _OLD_MAGIC = b"\x80\x02\x8a\x0a"  # how files of torch before 1.6 begin
 FIRST_BYTES = (MAGIC, _OLD_MAGIC)
 
@@ -88,7 +88,8 @@ class TorchFile:
                 pickle, _CALLS, [*_STORAGES, *_OTHER_NAMES], lambda identity: _find_storage(identity, storages)
             )
         except PickleError as error:
-            raise ModelFileError(path, "data.pkl", error.found, error.expected, SAVE_AGAIN) from None
+            remedy = SAVE_AGAIN if isinstance(error, MoreThanDataError) else "the file is damaged"
+            raise ModelFileError(path, "data.pkl", error.found, error.expected, remedy) from None
 
     def tensors(self, content: object, field: str = "content") -> dict[str, Tensor]:
         """The weights of a dict of StoredTensors, by name, as read-only views; field: its name in messages."""
