@@ -15,7 +15,15 @@ def have_same_bits(left: Tensor, right: Tensor) -> bool:
     if (left.dtype, left.shape) != (right.dtype, right.shape):
         return False
     for first in range(0, left.shape[0], _ROWS_AT_ONCE):
-        one, other = (np.ascontiguousarray(t.rows(first, first + _ROWS_AT_ONCE).data) for t in (left, right))
-        if not np.array_equal(one.view(f"u{one.itemsize}"), other.view(f"u{other.itemsize}")):
-            return False
+        one, other = (t.rows(first, first + _ROWS_AT_ONCE) for t in (left, right))
+        for name in ("data", "scales", "offsets"):
+            if not _are_same(getattr(one, name), getattr(other, name)):
+                return False
     return True
+
+
+def _are_same(left: np.ndarray | None, right: np.ndarray | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    one, other = np.ascontiguousarray(left), np.ascontiguousarray(right)
+    return one.dtype == other.dtype and np.array_equal(one.view(f"u{one.itemsize}"), other.view(f"u{other.itemsize}"))
