@@ -49,12 +49,12 @@ def command(
         llamita prepare stories.txt --tokenizer tokenizer.model --out tokens
         llamita prepare tinystories --tokenizer vocab --out tokens --validation tinystories:validation
     """
-    from llamita.cli.progress import TextProgress
+    from llamita.cli.progress import ShownProgress
     from llamita.data.prepare import PrepareOptions, prepare
     from llamita.data.sources import ReadOptions
 
     options = PrepareOptions(ReadOptions(field, separator), validation, workers or 0)
-    with TextProgress("encoding") as progress:
+    with ShownProgress("encoding") as progress:
         manifest = prepare(text, tokenizer, out, options, progress)
     if as_json:
         click.echo(json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False))

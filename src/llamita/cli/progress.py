@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -15,11 +17,11 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-class TextProgress(Progress):
-    """Bytes of text done, shown; use it in a with statement."""
+class ShownProgress(Progress):
+    """How much is done, in bytes or, where in_bytes is false, in what the title says; use it in a with statement."""
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self, title: str, in_bytes: bool = True) -> None:
+        self._title, self._in_bytes = title, in_bytes
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._started = self._shown = time.monotonic()
@@ -27,10 +29,12 @@ class TextProgress(Progress):
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+            from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import TimeRemainingColumn, TransferSpeedColumn
 
-            columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-            self._bar = Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True))
+            counts = (DownloadColumn(), TransferSpeedColumn()) if self._in_bytes else (MofNCompleteColumn(),)
+            columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True))
             self._bar.start()
         return self
 
@@ -51,7 +55,7 @@ class TextProgress(Progress):
             click.echo(line, err=True)
 
     def update(self, done_bytes: int, total_bytes: int) -> None:
-        """Show how far the work is."""
+        """Show how far the work is; both are counts of something else where in_bytes is false."""
         total = max(done_bytes, total_bytes) if total_bytes else None
         if self._bar:
             if self._task is None:
@@ -59,5 +63,22 @@ class TextProgress(Progress):
             self._bar.update(self._task, completed=done_bytes, total=total)
         elif time.monotonic() - self._shown >= _SECONDS_BETWEEN_LINES:
             self._shown = time.monotonic()
-            speed = done_bytes / 1e6 / (self._shown - self._started)
-            self.say(f"{self._title}: {done_bytes / 1e6:,.0f} of about {total_bytes / 1e6:,.0f} MB, {speed:.1f} MB/s")
+            unit, size = (" MB", 1e6) if self._in_bytes else ("", 1)
+            speed = done_bytes / size / (self._shown - self._started)
+            done, total = f"{done_bytes / size:,.0f}", f"{total_bytes / size:,.0f}"
+            self.say(f"{self._title}: {done} of about {total}{unit}, {speed:,.1f}{unit}/s")
+
+
+@contextmanager
+def counted(title: str, total: int, in_bytes: bool = True) -> Iterator[Callable[[int], None]]:
+    """A function to be told of each part of `total` when it is done, which shows them all."""
+    done = 0
+
+    def advance(n_more: int) -> None:
+        nonlocal done
+        done += n_more
+        shown.update(done, total)
+
+    with ShownProgress(title, in_bytes) as shown:
+        shown.update(0, total)
+        yield advance

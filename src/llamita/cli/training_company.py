@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from llamita.cli.progress import TextProgress
+from llamita.cli.progress import ShownProgress
 from llamita.train.company import Company
 from llamita.train.plan import Plan
 
 
-class TerminalCompany(TextProgress, Company):
+class TerminalCompany(ShownProgress, Company):
     """Shows progress on text, the plan in a few lines, and what to do with the finished model."""
 
     def __init__(self) -> None:

@@ -37,14 +37,14 @@ def command(
     \b
         llamita vocab stories.txt --size 4096 --out vocab
     """
-    from llamita.cli.progress import TextProgress
+    from llamita.cli.progress import ShownProgress
     from llamita.data.sources import ReadOptions
     from llamita.data.tokenizer_copy import find_tokenizer
     from llamita.data.vocabulary import learn_vocabulary, report_vocabularies
 
     options = ReadOptions(field, separator)
     others = [find_tokenizer(path) for path in compare]
-    with TextProgress("learning") as progress:
+    with ShownProgress("learning") as progress:
         learn_vocabulary(text, size, out, options, progress)
     reports = report_vocabularies(text, [Path(out) / "tokenizer.model", *others], options)
     if as_json:
