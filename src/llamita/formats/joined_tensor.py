@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from llamita.files import drop_pages
 from llamita.quant import Tensor
 
 
@@ -49,4 +50,6 @@ class JoinedTensor(Tensor):
                 piece[max(first - start, 0) : max(last - start, 0)] for start, piece in zip(starts, self.pieces, strict=False)
             ]
         joined = np.concatenate(parts, self.axis)
+        for part in parts:
+            drop_pages(part)
         return Tensor(self.dtype, joined.shape, joined)

@@ -5,6 +5,7 @@ Stands under the readers of checkpoints that hold both always. Knows no format.
 
 import numpy as np
 
+from llamita.files import drop_pages
 from llamita.quant import Tensor
 
 _ROWS_AT_ONCE = 1024
@@ -19,6 +20,8 @@ def have_same_bits(left: Tensor, right: Tensor) -> bool:
         for name in ("data", "scales", "offsets"):
             if not _are_same(getattr(one, name), getattr(other, name)):
                 return False
+        for tensor in (one, other):
+            drop_pages(tensor.data)
     return True
 
 
