@@ -20,7 +20,7 @@ from llamita.errors import ModelFileError
 from llamita.files import map_file
 from llamita.formats.gguf_config import ROPE_FACTORS, parse_config
 from llamita.formats.gguf_file import Metadata, Place, check_data, parse_header
-from llamita.formats.gguf_types import BLOCKS, NUMBERS
+from llamita.formats.gguf_types import BLOCKS, NUMBER_CODES
 from llamita.formats.json_text import shown
 from llamita.formats.tied_head import have_same_bits
 from llamita.model import Model, tensor_shapes
@@ -28,8 +28,8 @@ from llamita.quant import GGML_DTYPES, Tensor
 from llamita.tokenizer import Tokenizer
 
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")  # as llama-gguf-split names them
-_END_KEYS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
-_TEMPLATE_KEY = "tokenizer.chat_template"
+END_KEYS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
+TEMPLATE_KEY = "tokenizer.chat_template"
 
 _NAMES = {"embedding": "token_embd.weight", "norm": "output_norm.weight", "head": "output.weight"}
 _LAYER_NAMES = {
@@ -134,7 +134,7 @@ def _open_one(path: Path) -> tuple[int, Metadata, dict[str, _Stored]]:
 
 
 def _config(path: str | PathLike[str], metadata: Metadata, stored: dict[str, _Stored]) -> ModelConfig:
-    """The config as the metadata and the embedding's shape have it, tied where no head is stored; RoPE's factors are taken out."""
+    """The config as the metadata and the embedding's shape have it, tied where no head is stored; takes RoPE's factors out."""
     embedding = stored.get(_NAMES["embedding"])
     vocab_size = embedding.place.shape[0] if embedding and len(embedding.place.shape) == 2 else 1
     factors, numbers = stored.pop(ROPE_FACTORS, None), None
@@ -162,8 +162,8 @@ def _take(path: str | PathLike[str], stored: dict[str, _Stored], name: str, shap
 def _tensor(stored: _Stored) -> Tensor:
     """A view of the file, but for numbers that no compiled code can read in place."""
     kind, shape, offset, n_bytes = stored.place
-    if kind.name in NUMBERS:
-        array = np.frombuffer(stored.data, NUMBERS[kind.name], n_bytes // kind.n_bytes, offset).reshape(shape)
+    if kind.name in NUMBER_CODES:
+        array = np.frombuffer(stored.data, NUMBER_CODES[kind.name], n_bytes // kind.n_bytes, offset).reshape(shape)
         if kind.name == "f64":
             return Tensor("f32", shape, array.astype(np.float32))
         return Tensor(kind.name, shape, array if array.flags.aligned else array.copy())
@@ -178,14 +178,14 @@ def _tensor(stored: _Stored) -> Tensor:
 
 
 def _chat_template(path: str | PathLike[str], metadata: Metadata) -> str:
-    template = metadata.get(_TEMPLATE_KEY, "")
+    template = metadata.get(TEMPLATE_KEY, "")
     if not isinstance(template, str):
-        raise ModelFileError(path, _TEMPLATE_KEY, shown(template), "a text")
+        raise ModelFileError(path, TEMPLATE_KEY, shown(template), "a text")
     return template
 
 
 def _stop_ids(metadata: Metadata, vocab_size: int, tokenizer: Tokenizer | None) -> tuple[int, ...]:
     """The ids that end a text, as the file says; () where it names no more than the tokenizer's EOS."""
-    named = (metadata.get(key) for key in _END_KEYS)
+    named = (metadata.get(key) for key in END_KEYS)
     ids = dict.fromkeys(i for i in named if isinstance(i, int) and 0 <= i < vocab_size)  # -1 is stored as 4294967295
     return () if tokenizer is not None and set(ids) <= {tokenizer.eos_id} else tuple(ids)

@@ -1,4 +1,4 @@
-"""A GGUF file's header, checked to the last length before anything is cut or allocated.
+"""A GGUF file's header, checked to the last length before anything is cut or allocated; and the way back.
 
 Magic, version, counts, metadata (typed values by key), one record for each tensor; then the data, each tensor on a border of
 general.alignment. Metadata are only walked over: a value is decoded when it is asked for, so that a hostile file costs no
@@ -13,7 +13,20 @@ from os import PathLike
 from typing import NamedTuple, NoReturn
 
 from llamita.errors import ModelFileError
-from llamita.formats.gguf_types import ALIGNMENT, ARRAY, MAGIC, NUMBER_FORMATS, TENSOR_TYPES, TEXT, UINT32, VERSION, TensorType
+from llamita.formats.gguf_types import (
+    ALIGNMENT,
+    ARRAY,
+    BOOL,
+    FLOAT32,
+    INT32,
+    MAGIC,
+    NUMBER_FORMATS,
+    TENSOR_TYPES,
+    TEXT,
+    UINT32,
+    VERSION,
+    TensorType,
+)
 from llamita.formats.json_text import shown
 
 MAX_KEYS = 1 << 14
@@ -151,14 +164,14 @@ def parse_header(path: str | PathLike[str], data: bytes | mmap.mmap) -> Header:
     metadata = Metadata(path, data, _entries(cursor, n_keys))
     alignment = _alignment(path, metadata)
     records = _records(cursor, n_tensors)
-    begin = end = -(-cursor.at // alignment) * alignment
+    begin = end = padded(cursor.at, alignment)
     places = {}
     for name, (place, stated) in records.items():
         if stated != end - begin:
             expected = f"{end - begin}, where the tensor before it ends, on a border of {alignment} bytes"
             raise ModelFileError(path, f"offset of {shown(name)}", stated, expected)
         places[name] = place._replace(offset=end)
-        end += -(-place.n_bytes // alignment) * alignment
+        end += padded(place.n_bytes, alignment)
     return Header(version, metadata, places)
 
 
@@ -168,6 +181,55 @@ def check_data(path: str | PathLike[str], data: bytes | mmap.mmap, header: Heade
         if place.offset + place.n_bytes > len(data):
             found, expected = f"the end of the file at byte {len(data)}", f"{place.n_bytes} bytes at {place.offset}"
             raise ModelFileError(path, f"data of {shown(name)}", found, expected, "it was cut off: download or copy it again")
+
+
+def serialize_header(metadata: Mapping[str, object], forms: Mapping[str, tuple[TensorType, tuple[int, ...]]]) -> bytes:
+    """The header of a file of these metadata and tensors, up to the border where the data begin.
+
+    forms: type and shape of each tensor by name; each follows the one before on a border of ALIGNMENT bytes. A bool is written
+    as BOOL, an int as UINT32, a float as FLOAT32, items of a list as BOOL, INT32, FLOAT32 or STRING.
+    """
+    parts = [MAGIC, struct.pack("<IQQ", VERSION, len(forms), len(metadata))]
+    for key, value in metadata.items():
+        parts += _serialized_text(key), _serialized_value(value)
+    offset = 0
+    for name, (kind, shape) in forms.items():
+        assert len(name.encode()) <= MAX_NAME_BYTES, name
+        record = struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], kind.code, offset)
+        parts += _serialized_text(name), record
+        offset += padded(tensor_bytes(kind, shape))
+    header = b"".join(parts)
+    return header.ljust(padded(len(header)), b"\0")
+
+
+def tensor_bytes(kind: TensorType, shape: tuple[int, ...]) -> int:
+    """The bytes of a tensor whose rows are whole blocks."""
+    return math.prod(shape) // kind.weights * kind.n_bytes
+
+
+def padded(n_bytes: int, alignment: int = ALIGNMENT) -> int:
+    """n_bytes rounded up to a border."""
+    return -(-n_bytes // alignment) * alignment
+
+
+def _serialized_text(text: str) -> bytes:
+    data = text.encode()
+    return _U64.pack(len(data)) + data
+
+
+def _serialized_value(value: object) -> bytes:
+    """A value with its type before it."""
+    if isinstance(value, str):
+        return _U32.pack(TEXT) + _serialized_text(value)
+    if not isinstance(value, list):
+        kind = {bool: BOOL, int: UINT32, float: FLOAT32}[type(value)]
+        return _U32.pack(kind) + struct.pack("<" + NUMBER_FORMATS[kind], value)
+    kind = {bool: BOOL, int: INT32, float: FLOAT32, str: TEXT}[type(value[0])]
+    if kind == TEXT:
+        items = b"".join(map(_serialized_text, value))
+    else:
+        items = struct.pack(f"<{len(value)}{NUMBER_FORMATS[kind]}", *value)
+    return struct.pack("<IIQ", ARRAY, kind, len(value)) + items
 
 
 def _version(cursor: _Cursor) -> int:
@@ -261,7 +323,7 @@ def _place(cursor: _Cursor, name: str) -> Place:
         raise ModelFileError(cursor.path, f"type of {name}", code, "a tensor type of ggml's list")
     if (columns := axes[0] if axes else 1) % kind.weights:
         raise ModelFileError(cursor.path, f"shape of {name}", f"rows of {columns}", f"a multiple of {kind.weights}")
-    n_bytes = math.prod(axes) // kind.weights * kind.n_bytes
+    n_bytes = tensor_bytes(kind, axes)
     if max(math.prod(max(n, 1) for n in axes), n_bytes) > MAX_COUNT:
         raise ModelFileError(cursor.path, f"shape of {name}", axes, f"at most {MAX_COUNT} weights and bytes")
     return Place(kind, axes[::-1], 0, n_bytes)

@@ -14,7 +14,7 @@ ARCHITECTURE = "llama"
 
 # Code of a metadata type -> its struct format, little-endian; texts and arrays have a length of their own
 NUMBER_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-UINT32, INT32, FLOAT32, BOOL, TEXT, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 10, 11
+UINT32, INT32, FLOAT32, BOOL, TEXT, ARRAY = 4, 5, 6, 7, 8, 9
 
 
 class TensorType(NamedTuple):
@@ -72,4 +72,4 @@ BLOCKS = {
     "q4_0": np.dtype([("scales", "<f2"), ("data", "u1", 16)]),
     "q4_1": np.dtype([("scales", "<f2"), ("offsets", "<f2"), ("data", "u1", 16)]),
 }
-NUMBERS = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "bf16": np.dtype("<u2"), "f64": np.dtype("<f8")}
+NUMBER_CODES = {"f32": "<f4", "f16": "<f2", "bf16": "<u2", "f64": "<f8"}  # numpy's names of plain numbers
