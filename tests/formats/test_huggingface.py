@@ -3,8 +3,10 @@
 How they are written is test_huggingface_writer.py; that transformers agrees is tests/slow/test_transformers.py.
 """
 
+import copy
 import json
 import shutil
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +15,12 @@ import pytest
 
 from llamita.config import ModelConfig
 from llamita.errors import ModelFileError
-from llamita.formats import huggingface, huggingface_writer, read_model, write_model, write_tokenizer
-from llamita.formats.safetensors import read_arrays, write_tensors
+from llamita.formats import huggingface, huggingface_writer, read_model, weight_paths, write_model, write_tokenizer
+from llamita.formats.safetensors import read_arrays, read_tensors, write_tensors
 from llamita.model import Model, random_model
 from llamita.quant import convert
 from reference import reference_logits
+from torch_files import saved
 
 BOTH = pytest.mark.parametrize("tied", [True, False])
 
@@ -197,16 +200,15 @@ def test_the_base_of_rope_is_read_from_either_place(folder):
 
 
 REFUSED = {
-    "model_type": ["mistral", "llama4", None, ..., 3],
-    "architectures": [["LlamaForSequenceClassification"], "LlamaForCausalLM", []],
+    "model_type": ["qwen2", "llama4", None, ..., 3, ["llama"]],
+    "architectures": [["LlamaForSequenceClassification"], ["MistralForCausalLM"], "LlamaForCausalLM", []],
     "hidden_act": ["gelu", None],
     "attention_bias": [True, 0, "no"],
     "mlp_bias": [True],
-    "sliding_window": [4096],
+    "sliding_window": [0, "4096", 4.5],
     "partial_rotary_factor": [0.5],
     "quantization_config": [{"quant_method": "gptq"}],
-    "rope_scaling": [{"rope_type": "llama3", "factor": 8.0}, {"type": "linear", "factor": 2.0}, {"factor": 2.0}, "linear"],
-    "rope_parameters": [{"rope_type": "yarn", "factor": 2.0}, {"rope_type": "default", "factor": 2.0}, [1]],
+    "rope_scaling": [{"type": "dynamic", "factor": 2.0}],
     "rope_theta": [0, -1.0, 1e13, "1e4", True, None],
     "rms_norm_eps": [0, 1, "x", None, [1e-5]],
     "hidden_size": [..., 0, -16, 1 << 40, 16.0, "16", True, None, [16]],
@@ -262,3 +264,49 @@ def test_the_real_model_comes_back_and_tells_the_same(shared_data, tmp_path):
     assert read.tokenizer is not None
     write_tokenizer(read.tokenizer, tmp_path / "tok.bin")  # pyright: ignore[reportArgumentType]
     assert (tmp_path / "tok.bin").read_bytes() == (shared_data / "models/stories260K/tok512.bin").read_bytes()
+
+
+def as_torch_file(folder: Path) -> list[str]:
+    """Turn model.safetensors into pytorch_model.bin; return the names of its tensors."""
+    tensors = read_tensors(folder / "model.safetensors")
+    (folder / "pytorch_model.bin").write_bytes(saved(OrderedDict(tensors)))
+    (folder / "model.safetensors").unlink()
+    return list(tensors)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+def test_weights_in_a_file_of_torch_are_read_as_those_in_safetensors(folder, dtype):
+    huggingface_writer.write(huggingface.read(folder), folder, dtype)
+    expected = huggingface.read(folder)
+    expected = replace(expected, tensors={name: copy.deepcopy(tensor) for name, tensor in expected.tensors.items()})
+    as_torch_file(folder)
+    assert_equal(read_model(folder), expected)
+    assert_equal(read_model(folder / "pytorch_model.bin"), expected)
+    assert {tensor.dtype for tensor in read_model(folder).tensors.values()} == {dtype}
+    assert all(not tensor.data.flags.owndata for tensor in read_model(folder).tensors.values())
+
+
+def test_shards_of_torch_are_read_by_their_index_and_safetensors_come_first(folder):
+    expected = huggingface.read(folder)
+    tensors = read_tensors(folder / "model.safetensors")
+    names = sorted(tensors)
+    shards = {"pytorch_model-00001-of-00002.bin": names[:4], "pytorch_model-00002-of-00002.bin": names[4:]}
+    for shard_name, part in shards.items():
+        (folder / shard_name).write_bytes(saved({name: tensors[name] for name in part}))
+    weight_map = {name: shard_name for shard_name, part in shards.items() for name in part}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors").rename(folder / "elsewhere")
+    assert_equal(read_model(folder), expected)
+    assert weight_paths(read_model(folder)) == [folder / shard_name for shard_name in shards]
+    (folder / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ModelFileError, match=r"model.safetensors: file size"):
+        read_model(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    with pytest.raises(ModelFileError, match=r"weight_map of a: found model-1.safetensors, expected the name of a .bin file"):
+        read_model(folder)
+
+
+def test_the_real_model_in_a_file_of_torch_is_the_same(shared_data):
+    model = read_model(shared_data / "models/stories260K/derived/hf")
+    assert_equal(model, read_model(shared_data / "models/stories260K/stories260K.bin"))

@@ -1,13 +1,15 @@
-"""A Hugging Face folder of a Llama, read: config.json and safetensors in one file or shards.
+"""A Hugging Face folder of a Llama, read: config.json and the weights in one file or shards, safetensors or torch's.
 
 huggingface_writer.py is the other direction. Tensors keep their dtype and stay views of mapped files. Query and key rows lie in
 another order there: RoPE pairs row i of a head with row i + K/2, where canonical pairs are neighbours. Reading turns the view,
 not the rows: whoever needs dense rows copies them. Source: transformers' modeling_llama.py.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +19,8 @@ from llamita.files import read_file
 from llamita.formats.huggingface_config import parse_config
 from llamita.formats.json_text import MAX_TEXT_BYTES, parse_object, shown
 from llamita.formats.safetensors import read_tensors
+from llamita.formats.tied_head import have_same_bits
+from llamita.formats.torch_file import read_weights
 from llamita.model import Model, tensor_shapes
 from llamita.quant import Tensor
 
@@ -24,7 +28,21 @@ CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
-MAIN_NAMES = (CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME)
+
+
+class _Storage(NamedTuple):
+    """One of the ways in which weights lie in a folder: a file, or else shards that an index lists."""
+
+    file_name: str
+    index_name: str
+    read: Callable[[Path], dict[str, Tensor]]
+
+
+_STORAGES = (  # the first that is there counts, as in transformers
+    _Storage(WEIGHTS_NAME, INDEX_NAME, read_tensors),
+    _Storage("pytorch_model.bin", "pytorch_model.bin.index.json", read_weights),
+)
+MAIN_NAMES = (CONFIG_NAME, *(name for storage in _STORAGES for name in storage[:2]))
 
 _NAMES = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
 _LAYER_NAMES = {
@@ -39,7 +57,6 @@ _LAYER_NAMES = {
     "mlp.down": "mlp.down_proj",
 }
 _OLD_BUFFER = ".rotary_emb.inv_freq"  # which old versions saved, and all recompute
-_ROWS_AT_ONCE = 1024
 
 
 def read(folder: str | PathLike[str]) -> Model:
@@ -77,11 +94,12 @@ def read_json(path: str | PathLike[str]) -> dict[str, object]:
 
 
 def weight_paths(folder: str | PathLike[str]) -> list[Path]:
-    """The files that hold the weights of a folder; model.safetensors comes before shards, as in transformers."""
+    """The files that hold the weights of a folder: safetensors before torch's, one file before shards, as in transformers."""
     folder = Path(folder)
-    if (folder / WEIGHTS_NAME).exists() or not (folder / INDEX_NAME).exists():
-        return [folder / WEIGHTS_NAME]
-    return sorted({folder / shard for shard in _weight_map(folder / INDEX_NAME).values()})
+    storage = _storage(folder)
+    if (folder / storage.file_name).exists() or not (folder / storage.index_name).exists():
+        return [folder / storage.file_name]
+    return sorted({folder / shard for shard in _weight_map(folder, storage).values()})
 
 
 def huggingface_name(name: str) -> str:
@@ -115,49 +133,43 @@ def _tie(config: ModelConfig, stored: dict[str, Tensor]) -> ModelConfig:
     head = stored.get(name)
     if not config.tied_embedding or head is None or embedding is None:
         return config
-    if not _are_same(head, embedding):
+    if not have_same_bits(head, embedding):
         return replace(config, tied_embedding=False)
     del stored[name]
     return config
 
 
-def _are_same(left: Tensor, right: Tensor) -> bool:
-    """Whether two matrices hold the same bits; most that differ do so in the first rows."""
-    if (left.dtype, left.shape) != (right.dtype, right.shape):
-        return False
-    bits = f"u{left.data.itemsize}"
-    starts = range(0, len(left.data), _ROWS_AT_ONCE)
-    pairs = ((left.data[i : i + _ROWS_AT_ONCE], right.data[i : i + _ROWS_AT_ONCE]) for i in starts)
-    return all(np.array_equal(one.view(bits), other.view(bits)) for one, other in pairs)
+def _storage(folder: Path) -> _Storage:
+    there = (storage for storage in _STORAGES if any((folder / name).exists() for name in storage[:2]))
+    return next(there, _STORAGES[0])
 
 
 def _stored(folder: Path) -> dict[str, Tensor]:
     """All tensors by their names in the files."""
-    paths = weight_paths(folder)
-    if paths == [folder / WEIGHTS_NAME]:
-        return read_tensors(paths[0])
-    index = folder / INDEX_NAME
-    places = _weight_map(index)
+    paths, storage = weight_paths(folder), _storage(folder)
+    if paths == [folder / storage.file_name]:
+        return storage.read(paths[0])
+    places = _weight_map(folder, storage)
     tensors: dict[str, Tensor] = {}
     for path in paths:
-        found = read_tensors(path)
+        found = storage.read(path)
         expected = {name for name, shard in places.items() if shard == path.name}
         if differing := sorted(expected ^ set(found)):
             state = "lies there unlisted" if differing[0] in found else "is missing"
-            raise ModelFileError(path, "tensors", f"{shown(differing[0])}, which {state}", f"those that {INDEX_NAME} lists")
+            lists = f"those that {storage.index_name} lists"
+            raise ModelFileError(path, "tensors", f"{shown(differing[0])}, which {state}", lists)
         tensors |= found
     return tensors
 
 
-def _weight_map(path: Path) -> dict[str, str]:
+def _weight_map(folder: Path, storage: _Storage) -> dict[str, str]:
     """Tensor name -> name of its shard in the same folder."""
+    path, suffix = folder / storage.index_name, Path(storage.file_name).suffix
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelFileError(path, "weight_map", shown(weight_map), "an object of file names")
     for name, shard in weight_map.items():
         is_name = isinstance(shard, str) and PureWindowsPath(shard).name == shard  # on any system: no folder, no drive
-        if not is_name or not shard.endswith(".safetensors") or not shard.isprintable():
-            raise ModelFileError(
-                path, f"weight_map of {shown(name)}", shown(shard), "the name of a .safetensors file beside it"
-            )
+        if not is_name or not shard.endswith(suffix) or not shard.isprintable():
+            raise ModelFileError(path, f"weight_map of {shown(name)}", shown(shard), f"the name of a {suffix} file beside it")
     return weight_map

@@ -9,6 +9,7 @@ from typing import Any
 
 from llamita.config import LIMITS, ModelConfig
 from llamita.errors import ModelFileError
+from llamita.formats.huggingface_rope import parse_rope, positive_number, rope_values
 from llamita.formats.json_text import shown
 from llamita.tokenizer import Tokenizer
 
@@ -25,17 +26,22 @@ _COUNTS = {
     "max_position_embeddings": "context",
 }
 
-# What a field may say, first as LlamaConfig has it by default; anything else is another computation
+# model_type -> its architecture, and what counts where a field is missing
+_ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+_DEFAULTS: dict[str, dict[str, object]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+}
+
+# What a field may say, first as the default is; anything else is another computation
 _ONLY = {
-    "model_type": ("llama",),
-    "architectures": (["LlamaForCausalLM"], None),
     "hidden_act": ("silu",),
     "attention_bias": (False, None),
     "mlp_bias": (False, None),
-    "sliding_window": (None,),
     "partial_rotary_factor": (1.0, None),
     "quantization_config": (None,),
 }
+_NOT_OURS = "llamita runs models of Llama's architecture only"
 
 
 def parse_config(values: dict[str, object], path: str | PathLike[str]) -> ModelConfig:
@@ -43,10 +49,8 @@ def parse_config(values: dict[str, object], path: str | PathLike[str]) -> ModelC
 
     Raises ModelFileError, naming the field, for another architecture, what llamita does not compute, and absurd numbers.
     """
-    for name, allowed in _ONLY.items():
-        value = values.get(name, allowed[0] if name != "model_type" else None)
-        if not any(type(value) is type(choice) and value == choice for choice in allowed):
-            raise ModelFileError(path, name, shown(value), shown(allowed[0]), "llamita does not run such a model")
+    values = _DEFAULTS[_model_type(values, path)] | values
+    _check_computation(values, path)
     defaults = {"num_key_value_heads": values.get("num_attention_heads"), "max_position_embeddings": 2048}
     counts = {name: _count(values, name, path, defaults.get(name)) for name in _COUNTS if name != "head_dim"}
     width, n_heads, n_kv_heads = (counts[name] for name in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
@@ -60,17 +64,26 @@ def parse_config(values: dict[str, object], path: str | PathLike[str]) -> ModelC
     tied = values.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise ModelFileError(path, "tie_word_embeddings", shown(tied), "true or false")
+    if values.get("sliding_window") is not None:
+        # attention to the last tokens only is attention to all of them, as long as there are no more
+        window = _count(values, "sliding_window", path, None)
+        counts["max_position_embeddings"] = min(counts["max_position_embeddings"], window)
+    rope_theta, rope_scaling = parse_rope(values, path)
     sizes: dict[str, Any] = {_COUNTS[name]: count for name, count in counts.items()}
     return ModelConfig(
         **sizes,
-        rope_theta=_rope_theta(values, path),
-        norm_epsilon=_number(values, "rms_norm_eps", path, 1e-6, below=1),
+        rope_theta=rope_theta,
+        norm_epsilon=positive_number(values, "rms_norm_eps", path, 1, default=1e-6),
         tied_embedding=tied,
+        rope_scaling=rope_scaling,
     )
 
 
 def config_values(config: ModelConfig, dtype: str, tokenizer: Tokenizer | None) -> dict[str, object]:
-    """The fields of the config.json of this config: those that transformers 4 looks at, and those of transformers 5."""
+    """The fields of the config.json of this config: those that transformers 4 looks at, and those of transformers 5.
+
+    Raises ModelError for a stretching of RoPE that has no name there.
+    """
     bos_id, eos_id = _special_ids(tokenizer)
     values: dict[str, object] = {
         "architectures": ["LlamaForCausalLM"],
@@ -83,14 +96,12 @@ def config_values(config: ModelConfig, dtype: str, tokenizer: Tokenizer | None) 
         "mlp_bias": False,
         "model_type": "llama",
         "rms_norm_eps": config.norm_epsilon,
-        "rope_parameters": {"rope_theta": config.rope_theta, "rope_type": "default"},
-        "rope_scaling": None,
-        "rope_theta": config.rope_theta,
         "tie_word_embeddings": config.tied_embedding,
         "torch_dtype": TORCH_DTYPES[dtype],
         "use_cache": True,
     }
-    return dict(sorted((values | {name: getattr(config, field) for name, field in _COUNTS.items()}).items()))
+    counts = {name: getattr(config, field) for name, field in _COUNTS.items()}
+    return dict(sorted((values | counts | rope_values(config)).items()))
 
 
 def generation_values(tokenizer: Tokenizer | None) -> dict[str, object]:
@@ -106,32 +117,29 @@ def _special_ids(tokenizer: Tokenizer | None) -> tuple[int | None, int | None]:
     return bos_id if bos_id >= 0 else None, eos_id if eos_id >= 0 else None
 
 
+def _model_type(values: dict[str, object], path: str | PathLike[str]) -> str:
+    """The kind of model, whose computation is that of a Llama."""
+    kind = values.get("model_type")
+    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
+        raise ModelFileError(path, "model_type", shown(kind), " or ".join(_ARCHITECTURES), _NOT_OURS)
+    found = values.get("architectures")
+    if found is not None and found != [_ARCHITECTURES[kind]]:
+        raise ModelFileError(path, "architectures", shown(found), f"[{_ARCHITECTURES[kind]}]", _NOT_OURS)
+    return kind
+
+
+def _check_computation(values: dict[str, object], path: str | PathLike[str]) -> None:
+    for name, allowed in _ONLY.items():
+        value = values.get(name, allowed[0])
+        if not any(type(value) is type(choice) and value == choice for choice in allowed):
+            raise ModelFileError(path, name, shown(value), shown(allowed[0]), "llamita does not run such a model")
+
+
 def _count(values: dict[str, object], name: str, path: str | PathLike[str], default: object) -> int:
     """A field that counts; null and a missing field stand for the default."""
     value = values.get(name)
     value = default if value is None else value
-    limit = LIMITS[_COUNTS[name]]
+    limit = LIMITS[_COUNTS.get(name, "context")]
     if type(value) is not int or not 1 <= value <= limit:
         raise ModelFileError(path, name, shown(value), f"1 to {limit}")
     return value
-
-
-def _number(values: dict[str, object], name: str, path: str | PathLike[str], default: float, below: float) -> float:
-    value = values.get(name, default)
-    if type(value) not in (int, float) or not isinstance(value, int | float) or not 0 < value < below:
-        raise ModelFileError(path, name, shown(value), f"a positive number below {below:g}")
-    return float(value)
-
-
-def _rope_theta(values: dict[str, object], path: str | PathLike[str]) -> float:
-    """The base of the rotary frequencies: in rope_parameters since transformers 5, beside rope_scaling before."""
-    theta = _number(values, "rope_theta", path, 10000.0, below=1e12)
-    for name in ("rope_scaling", "rope_parameters"):
-        rope = values.get(name)
-        if rope is None:
-            continue
-        kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else None
-        if not isinstance(rope, dict) or kind != "default" or not set(rope) <= {"rope_type", "type", "rope_theta"}:
-            raise ModelFileError(path, name, shown(rope), "plain RoPE (rope_type default)", "llamita does not scale RoPE")
-        theta = _number(rope, "rope_theta", path, theta, below=1e12)
-    return theta

@@ -13,7 +13,7 @@ from llamita.files import read_file
 from llamita.formats.joined_tensor import JoinedTensor
 from llamita.formats.json_text import parse_object, shown
 from llamita.formats.meta_weights import Params, build_model
-from llamita.formats.torch_file import TorchFile
+from llamita.formats.torch_file import read_weights
 from llamita.model import Model
 from llamita.quant import Tensor
 
@@ -32,7 +32,7 @@ def read(folder: str | PathLike[str]) -> Model:
     config_path = folder / CONFIG_NAME
     params = Params(parse_object(read_file(config_path, _MAX_CONFIG_BYTES), config_path), config_path)
     width = params.count("dim", "width")
-    shards = [_read_shard(path) for path in weight_paths(folder)]
+    shards = [read_weights(path) for path in weight_paths(folder)]
     for shard in shards[1:]:
         if differing := sorted(set(shard) ^ set(shards[0])):
             raise ModelFileError(folder, "tensors", f"{shown(differing[0])} in some files only", "the same names in all files")
@@ -51,11 +51,6 @@ def weight_paths(folder: str | PathLike[str]) -> list[Path]:
             folder, "weights", shown(", ".join(found) or "no consolidated.*.pth"), missing, "is the folder complete?"
         )
     return [folder / name for name in found]
-
-
-def _read_shard(path: Path) -> dict[str, Tensor]:
-    file = TorchFile(path)
-    return file.tensors(file.content)
 
 
 def _join(folder: Path, name: str, pieces: list[Tensor], width: int) -> Tensor:

@@ -60,6 +60,12 @@ class StoredTensor:
     strides: tuple[int, ...]
 
 
+def read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """The weights of a file that holds nothing else, by name, as read-only views; raise ModelFileError."""
+    file = TorchFile(path)
+    return file.tensors(file.content)
+
+
 class TorchFile:
     """A file of torch.save; `content` is what was saved, with a StoredTensor in the place of each tensor.
 
