@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from llamita.config import ModelConfig
     from llamita.model import Model
 
-STORED_AS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "int8"}
+# quant.Tensor.dtype -> what its data are
+STORED_AS = {
+    "f32": "float32 weights",
+    "f16": "float16 weights",
+    "bf16": "bfloat16 weights",
+    "q8_0": "int8 weights",
+    "q4_0": "pairs of int4 weights",
+    "q4_1": "pairs of int4 weights",
+}
 
 
 @click.command("inspect", context_settings={"show_default": True})
@@ -71,24 +79,29 @@ def shapes_of(model: "Model") -> list[dict]:
 def sum_of_the_file(model: "Model") -> list[dict]:
     """What the bytes of the file, or of a folder's weights, are, kind by kind: count times bytes each.
 
-    The last row is what remains: the header, and in a folder what a Llama does not need, such as a head that is the embedding.
+    The last row is what remains: the header, a vocabulary inside, and what a Llama does not need, such as a head that is the
+    embedding.
     """
     from llamita.formats import weight_paths
 
     counts: dict[tuple[str, int], int] = {}
     for tensor in model.tensors.values():
         kind = "norms" if len(tensor.shape) == 1 else "matrices"
-        key = f"{STORED_AS.get(tensor.dtype, tensor.dtype)} weights of {kind}", tensor.data.itemsize
-        counts[key] = counts.get(key, 0) + tensor.data.size
-        if tensor.scales is not None:
-            key = f"scales, one per {tensor.group} weights", tensor.scales.itemsize
-            counts[key] = counts.get(key, 0) + tensor.scales.size
+        parts = {
+            f"{STORED_AS.get(tensor.dtype, f'bytes of {tensor.dtype} blocks')} of {kind}": tensor.data,
+            f"scales, one per {tensor.group} weights": tensor.scales,
+            f"offsets, one per {tensor.group} weights": tensor.offsets,
+        }
+        for what, part in parts.items():
+            if part is not None:
+                counts[what, part.itemsize] = counts.get((what, part.itemsize), 0) + part.size
     if model.source_format == "llama2.c v0":
         counts["RoPE tables, which readers skip", 4] = model.config.context * model.config.head_size
     rows = [{"what": what, "count": count, "bytes_each": each, "bytes": count * each} for (what, each), count in counts.items()]
     if paths := weight_paths(model):
         remainder = sum(path.stat().st_size for path in paths) - sum(row["bytes"] for row in rows)
         what = "header" if len(paths) == 1 else f"headers of {len(paths)} files"
+        what += ", vocabulary and padding" if model.source_format.startswith("GGUF") else ""
         rows.append({"what": what, "count": remainder, "bytes_each": 1, "bytes": remainder})
     return rows
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from llamita.errors import ModelFileError
 from llamita.files import map_file
-from llamita.formats import huggingface, llama2c, llama2c_checkpoint, meta, torch_file
+from llamita.formats import gguf, huggingface, llama2c, llama2c_checkpoint, meta, torch_file
+from llamita.formats.gguf_types import MAGIC as GGUF_MAGIC
 from llamita.formats.tokenizer_files import find_tokenizer, read_tokenizer, write_tokenizer
 from llamita.formats.writing import write_model
 from llamita.model import Model, check_tokenizer_fits
@@ -21,15 +22,20 @@ __all__ = ["read_model", "read_tokenizer", "weight_paths", "write_model", "write
 
 
 def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None = None) -> Model:
-    """Read a model file, or a folder of Hugging Face, of Meta or with a model.bin, with the tokenizer named or found there.
+    """Read a model file, or a folder of Hugging Face, of Meta or with one model file, with the tokenizer named or found there.
 
-    A tokenizer beside the model counts only if it has as many tokens as the model; without one, Model.tokenizer is None.
-    Weights stay on disk until they are touched. Raises ModelFileError; ModelError for a named tokenizer that does not fit.
+    A tokenizer inside the file comes first, one beside it counts only if it has as many tokens as the model; without one,
+    Model.tokenizer is None. Weights stay on disk until they are touched. Raises ModelFileError; ModelError for a tokenizer named
+    or inside that does not fit.
     """
     read, source = _find_model(Path(path))
-    model = read(source)
     if tokenizer is not None:
+        model = gguf.read(source, vocabulary=False) if read is gguf.read else read(source)
         return _with_tokenizer(model, read_tokenizer(tokenizer))
+    model = read(source)
+    if model.tokenizer is not None:
+        check_tokenizer_fits(model)
+        return model
     found = find_tokenizer(source / huggingface.WEIGHTS_NAME if source.is_dir() else source, model.config.vocab_size)
     if found is None and read is meta.read:
         found = find_tokenizer(source, model.config.vocab_size)  # beside the folder: Llama 2's downloads share one
@@ -41,7 +47,7 @@ def weight_paths(model: Model) -> list[Path]:
     path = Path(model.name)
     if path.is_dir():
         return meta.weight_paths(path) if model.source_format == "Meta" else huggingface.weight_paths(path)
-    return [path] if path.is_file() else []
+    return gguf.weight_paths(path) if path.is_file() else []
 
 
 def _find_model(path: Path) -> tuple[Callable[[Path], Model], Path]:
@@ -51,13 +57,26 @@ def _find_model(path: Path) -> tuple[Callable[[Path], Model], Path]:
     if path.name == meta.CONFIG_NAME or path.match("consolidated.*.pth"):
         return meta.read, path.parent
     if not path.is_dir():
-        return (llama2c_checkpoint.read if map_file(path)[:4] in torch_file.FIRST_BYTES else llama2c.read), path
+        return _reader_of(path), path
     folders = {huggingface.CONFIG_NAME: huggingface.read, meta.CONFIG_NAME: meta.read}
     files = {"model.bin": llama2c.read, "ckpt.pt": llama2c_checkpoint.read}
     for name, read in (folders | files).items():
         if (path / name).exists():
             return read, path if name in folders else path / name
-    raise ModelFileError(path, "folder", "no model", " or ".join(folders | files), "name the model file itself")
+    if len(found := [file for file in sorted(path.glob("*.gguf")) if file == gguf.weight_paths(file)[0]]) == 1:
+        return gguf.read, found[0]
+    expected = " or ".join([*folders, *files, "one *.gguf"])
+    raise ModelFileError(
+        path, "folder", f"{len(found)} *.gguf" if found else "no model", expected, "name the model file itself"
+    )
+
+
+def _reader_of(path: Path) -> Callable[[Path], Model]:
+    """The reader of a file, by its first bytes."""
+    first_bytes = map_file(path)[:4]
+    if first_bytes == GGUF_MAGIC:
+        return gguf.read
+    return llama2c_checkpoint.read if first_bytes in torch_file.FIRST_BYTES else llama2c.read
 
 
 def _with_tokenizer(model: Model, tokenizer: Tokenizer) -> Model:
