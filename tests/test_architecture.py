@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "formats": {"files", "model", "config", "quant", "tokenizer"},
     "engine": {"processor", "model", "config", "quant", "simd"},
     "language_model": {"engine", "formats", "tokenizer", "model", "config"},
+    "fidelity": {"engine", "model", "quant"},
     "data": {"files", "processor", "formats", "tokenizer"},
     "train": {"files", "processor", "data", "formats", "tokenizer", "model", "config", "quant", "simd"},
     "serve": {"language_model", "engine", "tokenizer", "formats", "model", "config"},
@@ -37,6 +38,7 @@ MAY_IMPORT = {
     "cli": {
         "files",
         "language_model",
+        "fidelity",
         "engine",
         "formats",
         "tokenizer",
@@ -62,6 +64,7 @@ ONLY_HOMES = {
     "uvicorn": {"serve"},
     "click": {"cli"},
     "sentencepiece": {"tokenizer"},
+    "tokenizers": {"tokenizer"},
     "pyarrow": {"data"},
     "datasets": {"data"},
 }

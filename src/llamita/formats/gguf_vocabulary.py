@@ -1,6 +1,7 @@
-"""The vocabulary inside a GGUF file to a tokenizer and back: ggml's model "llama", which is sentencepiece's byte pairs.
+"""The vocabulary inside a GGUF file to a tokenizer and back.
 
-Stands between the key-value pairs of the file, as plain Python values, and tokenizer/. Knows no byte of the container. Source:
+There are two kinds, by ggml's names: "llama", which is sentencepiece's byte pairs with scores, and "gpt2", byte-level BPE.
+Stands between the metadata of the file, as plain Python values, and tokenizer/. Knows no byte of the container. Source:
 llama.cpp's llama-vocab.cpp and its conversion scripts.
 """
 
@@ -11,7 +12,9 @@ from typing import TypeVar
 from llamita.errors import ModelFileError, TokenizerError
 from llamita.formats.json_text import shown
 from llamita.tokenizer import Tokenizer
+from llamita.tokenizer.byte_level import ADDS_BOS, NAMES, RULE_OF, added_token, content_of, rule_of
 from llamita.tokenizer.conversion import to_sentencepiece
+from llamita.tokenizer.library import LibraryTokenizer
 from llamita.tokenizer.sentencepiece import (
     BPE,
     BYTE,
@@ -26,6 +29,7 @@ from llamita.tokenizer.sentencepiece import (
 )
 
 PREFIX = "tokenizer.ggml."
+STOP_TEXTS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<EOT>")
 PADDING_SCORE = -10000.0  # what llama.cpp's conversion gives to ids without a token
 
 _T = TypeVar("_T")
@@ -39,7 +43,7 @@ def read_vocabulary(metadata: Mapping[str, object], path: str | PathLike[str]) -
     kind = metadata.get(f"{PREFIX}model", "none")
     if kind in ("none", "no_vocab"):
         return None
-    readers = {"llama": _read_sentencepiece}
+    readers = {"llama": _read_sentencepiece, "gpt2": _read_byte_level}
     if not isinstance(kind, str) or kind not in readers:
         raise ModelFileError(path, f"{PREFIX}model", shown(kind), " or ".join(readers), "name a tokenizer with -z")
     try:
@@ -54,7 +58,25 @@ def vocabulary_metadata(tokenizer: Tokenizer, vocab_size: int) -> dict[str, obje
     A bool is BOOL, an int UINT32; of lists, int is INT32 and float FLOAT32. Raises TokenizerError for a vocabulary to which
     llama.cpp would give other ids.
     """
-    return _sentencepiece_metadata(to_sentencepiece(tokenizer), vocab_size)
+    if isinstance(tokenizer, LibraryTokenizer) and tokenizer.is_byte_level:
+        values = _byte_level_values(tokenizer, vocab_size)
+    else:
+        values = _sentencepiece_values(to_sentencepiece(tokenizer), vocab_size)
+    values |= {"add_bos_token": tokenizer.adds_bos, "add_eos_token": False}
+    for name, token_id in (("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id)):
+        if token_id >= 0:
+            values[f"{name}_token_id"] = token_id
+    return {f"{PREFIX}{name}": value for name, value in values.items()}
+
+
+def stop_ids(metadata: Mapping[str, object], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that end a text by the metadata: EOS, the end of a turn and of a message, and tokens that are spelled so.
+
+    llama.cpp looks at spellings too, as files name EOS only.
+    """
+    named = [_special_id(metadata, name, tokenizer.vocab_size) for name in ("eos", "eot", "eom")]
+    spelled = [tokenizer.special_tokens.get(text, -1) for text in STOP_TEXTS]
+    return tuple(sorted({tokenizer.eos_id, *named, *spelled} - {-1}))
 
 
 def _read_sentencepiece(metadata: Mapping[str, object], path: str | PathLike[str]) -> SentencePieceTokenizer:
@@ -85,7 +107,7 @@ def _read_sentencepiece(metadata: Mapping[str, object], path: str | PathLike[str
     return SentencePieceTokenizer(pieces, scores, types, rules, adds_bos=_flag(metadata, "add_bos_token", True, path))
 
 
-def _sentencepiece_metadata(tokenizer: SentencePieceTokenizer, vocab_size: int) -> dict[str, object]:
+def _sentencepiece_values(tokenizer: SentencePieceTokenizer, vocab_size: int) -> dict[str, object]:
     rules = tokenizer.rules
     if rules.model_type != BPE:
         raise TokenizerError("vocabulary: found one without byte pairs, expected one of BPE, as llama.cpp merges")
@@ -95,20 +117,67 @@ def _sentencepiece_metadata(tokenizer: SentencePieceTokenizer, vocab_size: int) 
     values: dict[str, object] = {
         "model": "llama",
         "pre": "default",
-        "tokens": [*tokenizer.pieces, *(f"[PAD{token_id}]" for token_id in padding)],
+        "tokens": [*tokenizer.pieces, *map(_padding_piece, padding)],
         "scores": [*tokenizer.scores, *(PADDING_SCORE for _ in padding)],
         "token_type": [*tokenizer.types, *(UNUSED for _ in padding)],
         "unknown_token_id": tokenizer.types.index(UNKNOWN),
-        "add_bos_token": tokenizer.adds_bos,
-        "add_eos_token": False,
         "add_space_prefix": tokenizer.adds_space,
     }
     if rules.remove_extra_whitespaces:
         values["remove_extra_whitespaces"] = True  # which llama.cpp passes over here: it keeps every space
-    for name, token_id in (("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id)):
-        if token_id >= 0:
-            values[f"{name}_token_id"] = token_id
-    return {f"{PREFIX}{name}": value for name, value in values.items()}
+    return values
+
+
+def _read_byte_level(metadata: Mapping[str, object], path: str | PathLike[str]) -> LibraryTokenizer:
+    """A byte-level vocabulary. Behind the last piece, special tokens stand by themselves and unused ones are padding."""
+    name = metadata.get(f"{PREFIX}pre")
+    rule = RULE_OF.get(name) if isinstance(name, str) else None
+    if rule is None:
+        raise ModelFileError(path, f"{PREFIX}pre", shown(name), ", ".join(NAMES), "llamita cuts texts in no other way")
+    pieces = _list(metadata, "tokens", str, path)
+    types = _token_types(metadata, pieces, path)
+    merges = _list(metadata, "merges", str, path)
+    n_tokens = max((i + 1 for i, kind in enumerate(types) if kind != UNUSED), default=0)
+    n_pieces = max((i + 1 for i, kind in enumerate(types) if kind in (NORMAL, BYTE)), default=0)
+    ids = dict(zip(pieces[:n_pieces], range(n_pieces), strict=True))
+    added = [
+        added_token(i, pieces[i], is_special=types[i] != USER_DEFINED)
+        for i in range(n_tokens)
+        if types[i] in (CONTROL, UNKNOWN, USER_DEFINED) or (types[i] == UNUSED and i >= n_pieces)
+    ]
+    tokenizer = LibraryTokenizer(content_of(ids, merges, added, rule))
+    if len(ids) != n_pieces:
+        raise TokenizerError("found a token twice, expected different ones")
+    bos_id, eos_id = (_special_id(metadata, name, n_tokens) for name in ("bos", "eos"))
+    adds_bos = _flag(metadata, "add_bos_token", rule == ADDS_BOS, path)
+    return tokenizer.with_ends(bos_id, eos_id, adds_bos).with_padding(len(pieces))
+
+
+def _byte_level_values(tokenizer: LibraryTokenizer, vocab_size: int) -> dict[str, object]:
+    content = tokenizer.content()
+    rule = rule_of(content)
+    if rule is None or content.get("normalizer") is not None:
+        raise TokenizerError(f"pre_tokenizer or normalizer: found unusual ones, expected those of {', '.join(NAMES)}")
+    padding = range(tokenizer.n_tokens, vocab_size)
+    pieces = {token_id: piece for piece, token_id in content["model"]["vocab"].items()}
+    types = [NORMAL] * tokenizer.n_tokens + [UNUSED for _ in padding]
+    for added in content["added_tokens"]:
+        pieces[added["id"]] = added["content"]
+        types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
+    for token_id in {tokenizer.bos_id, tokenizer.eos_id} - {-1}:
+        types[token_id] = CONTROL
+    return {
+        "model": "gpt2",
+        "pre": rule,
+        "tokens": [*(pieces[i] for i in range(tokenizer.n_tokens)), *map(_padding_piece, padding)],
+        "token_type": types,
+        "merges": [" ".join(pair) for pair in content["model"]["merges"]],
+    }
+
+
+def _padding_piece(token_id: int) -> str:
+    """What llama.cpp's conversion calls an id without a token."""
+    return f"[PAD{token_id}]"
 
 
 def _token_types(metadata: Mapping[str, object], pieces: list[str], path: str | PathLike[str]) -> list[int]:

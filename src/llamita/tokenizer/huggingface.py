@@ -10,6 +10,7 @@ import json
 from llamita.errors import TokenizerError
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.conversion import to_sentencepiece
+from llamita.tokenizer.library_content import bos_template
 from llamita.tokenizer.sentencepiece import BPE, CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceTokenizer
 
 MAX_PIECE_CHARACTERS = 1024  # looking for the pairs of a piece takes the square of its length
@@ -30,7 +31,7 @@ def serialize_tokenizer_json(tokenizer: Tokenizer) -> bytes:
         "added_tokens": _added_tokens(source),
         "normalizer": _normalizer(source),
         "pre_tokenizer": None,
-        "post_processor": _post_processor(source),
+        "post_processor": bos_template(source.rules.bos_piece, source.bos_id) if source.adds_bos else None,
         "decoder": _decoder(source),
         "model": {
             "type": "BPE",
@@ -115,18 +116,3 @@ def _decoder(tokenizer: SentencePieceTokenizer) -> dict[str, object]:
     if tokenizer.rules.add_dummy_prefix:
         steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {"type": "Sequence", "decoders": steps}
-
-
-def _post_processor(tokenizer: SentencePieceTokenizer) -> dict[str, object] | None:
-    """BOS before each text, as Llama's tokenizers have it; nothing where the vocabulary has no BOS."""
-    if tokenizer.bos_id < 0:
-        return None
-    bos_piece = tokenizer.rules.bos_piece
-    bos = [{"SpecialToken": {"id": bos_piece, "type_id": i}} for i in range(2)]
-    text = [{"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB")]
-    return {
-        "type": "TemplateProcessing",
-        "single": [bos[0], text[0]],
-        "pair": [bos[0], text[0], bos[1], text[1]],
-        "special_tokens": {bos_piece: {"id": bos_piece, "ids": [tokenizer.bos_id], "tokens": [bos_piece]}},
-    }

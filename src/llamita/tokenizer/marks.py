@@ -1,8 +1,17 @@
-"""Special tokens written out in a text, as chat templates write them. Knows no vocabulary: it asks the tokenizer."""
+"""Special tokens around a text, and written out in one as chat templates do. Knows no vocabulary: it asks the tokenizer."""
 
 import re
 
+from llamita.errors import TokenizerError
 from llamita.tokenizer import Tokenizer
+
+
+def enclose(tokenizer: Tokenizer, ids: list[int], bos: bool, eos: bool) -> list[int]:
+    """The ids behind BOS, before EOS, as far as wanted; raise TokenizerError where the vocabulary has none."""
+    for wanted, name, token_id in ((bos, "BOS", tokenizer.bos_id), (eos, "EOS", tokenizer.eos_id)):
+        if wanted and token_id < 0:
+            raise TokenizerError(f"{name}: found none in this vocabulary, expected one; encode without it")
+    return [tokenizer.bos_id] * bos + ids + [tokenizer.eos_id] * eos
 
 
 def encode_marked(tokenizer: Tokenizer, text: str) -> list[int]:

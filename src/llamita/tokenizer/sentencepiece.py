@@ -18,7 +18,7 @@ from llamita.errors import ModelFileError, TokenizerError
 from llamita.tokenizer.charsmap import check_charsmap
 from llamita.tokenizer.decoder import decode
 from llamita.tokenizer.llama2c import BYTE_PIECE, MAX_PIECES, check_unicode
-from llamita.tokenizer.marks import encode_marked
+from llamita.tokenizer.marks import enclose, encode_marked
 from llamita.tokenizer.protobuf import BYTES, FIXED32, VARINT, ProtobufError, Value, field, read_fields
 
 if TYPE_CHECKING:
@@ -95,11 +95,7 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
         """The ids of a text as the sentencepiece library gives them; raise TokenizerError for a BOS or EOS that is missing."""
-        ids = list(self._processor.encode(check_unicode(text)))
-        for wanted, name, token_id in ((bos, "BOS", self.bos_id), (eos, "EOS", self.eos_id)):
-            if wanted and token_id < 0:
-                raise TokenizerError(f"{name}: found none in this vocabulary, expected one; encode without it")
-        return [self.bos_id] * bos + ids + [self.eos_id] * eos
+        return enclose(self, list(self._processor.encode(check_unicode(text))), bos, eos)
 
     def encode_marked(self, text: str) -> list[int]:
         """The ids of a text in which control pieces are written out; see Tokenizer.encode_marked."""
