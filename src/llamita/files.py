@@ -79,6 +79,17 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_room(path: str | os.PathLike[str], n_bytes: int) -> None:
+    """Raise ModelFileError unless the disk on which a path lies, or will lie, has so many bytes free."""
+    folder = Path(os.path.realpath(path)).parent
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise ModelFileError(folder, "folder", error.strerror, "one that is there") from None
+    if free < n_bytes:
+        raise ModelFileError(path, "free space", f"{free:,} bytes", f"{n_bytes:,}", "make room, or write to another disk")
+
+
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing that gets its name only when the block ends without an error and the bytes are on the disk.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llamita.config import ModelConfig
-from llamita.errors import ModelError, ModelFileError, TokenizerError
+from llamita.errors import ModelError, ModelFileError, SettingError, TokenizerError
 from llamita.formats import huggingface, huggingface_writer, read_model, read_tokenizer, write_model
 from llamita.formats.safetensors import read_arrays
 from llamita.model import Model, random_model
@@ -48,7 +48,7 @@ def test_the_dtype_is_that_of_the_model_unless_it_is_quantized(tmp_path, tiny_co
     for stored, written in (("bf16", "bf16"), ("f16", "f16"), ("q8_0", "f32")):
         write_model(random_model(tiny_config, stored, group=8), tmp_path / stored, "safetensors")
         assert read_model(tmp_path / stored).tensors["embedding"].dtype == written
-    with pytest.raises(ModelFileError, match=r"dtype: found q8_0, expected f32, f16, bf16"):
+    with pytest.raises(SettingError, match=r"dtype: found q8_0, expected f32, f16, bf16"):
         write_model(random_model(tiny_config), tmp_path / "no", "safetensors", dtype="q8_0")
     assert not (tmp_path / "no").exists()
 

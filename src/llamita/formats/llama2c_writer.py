@@ -31,7 +31,7 @@ def write(
     """
     config = model.validate().config
     _check_holds(config, path)
-    group = (group if group is not None else _stored_group(model) or largest_group(config)) if version == 2 else 1
+    group = (group if group is not None else fitting_group(model)) if version == 2 else 1
     if group < 1 or config.width % group or config.mlp_width % group:
         expected = f"a divisor of the width {config.width} and of the mlp width {config.mlp_width}"
         raise ModelFileError(path, "group", group, expected, f"leave it out, or take {largest_group(config)}")
@@ -39,6 +39,11 @@ def write(
         file.write(_header(config, version, group))
         for place in layout(config, version, group)[0]:
             _write_tensor(file, place, model, group, progress)
+
+
+def fitting_group(model: Model) -> int:
+    """Weights per scale of v2 that fit a model: those that it has if they divide every row, else the largest that do."""
+    return _stored_group(model) or largest_group(model.config)
 
 
 def rope_tables(config: ModelConfig) -> np.ndarray:

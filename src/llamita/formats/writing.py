@@ -1,18 +1,29 @@
-"""Model to disk in any format: `write_model`, and what each format can hold.
+"""Model to disk in any format: `write_model`, what a file of each can hold, and how large it becomes.
 
-The other direction is `read_model` in __init__.py. Knows what formats there are and no layout of any.
+The other direction is `read_model` in __init__.py; where a file may be written is target.py's question. Knows what formats
+there are and no layout of any.
 """
 
+import math
 from os import PathLike
 
 from llamita.errors import SettingError
-from llamita.formats import huggingface_writer, llama2c_writer
+from llamita.files import check_room
+from llamita.formats import huggingface_writer, llama2c, llama2c_writer
 from llamita.formats.pieces import Progress
-from llamita.model import Model
-from llamita.quant import FLOAT_DTYPES
+from llamita.model import Model, tensor_shapes
 
 LLAMA2C_VERSIONS = {"llama2c-v0": 0, "llama2c-v1": 1, "llama2c-v2": 2}
-FORMATS = (*LLAMA2C_VERSIONS, "safetensors")  # what `llamita export --to` may say
+# What `llamita export --to` may say -> the dtypes that such a file can hold its matrices in; the first is taken where a model's
+# have another, or several
+DTYPES = {
+    "llama2c-v0": ("f32",),
+    "llama2c-v1": ("f32",),
+    "llama2c-v2": ("q8_0",),
+    "safetensors": ("f32", "f16", "bf16"),
+}
+FORMATS = tuple(DTYPES)
+_BITS_PER_WEIGHT = {"f32": 32, "f16": 16, "bf16": 16}
 
 
 def write_model(
@@ -25,13 +36,39 @@ def write_model(
 ) -> None:
     """Write a model in one of FORMATS, whole or not at all: a file, or of safetensors a folder (see huggingface_writer.write).
 
-    group: weights per scale of llama2c-v2, where the writer shall not choose. dtype: f32, f16 or bf16 of safetensors, where it
-    shall not be that of the embedding, or f32 where that is quantized. Raises ModelFileError for what the format cannot hold.
+    group: weights per scale of llama2c-v2, where the writer shall not choose. dtype: one of the format's DTYPES; left out, see
+    default_dtype. progress is told of bytes when they are written: about expected_bytes in the end. Raises SettingError for a
+    dtype that the format has no place for, ModelFileError for a model that it cannot hold and for a disk without room.
     """
+    dtype = check_dtype(to, dtype or default_dtype(model, to))
+    check_room(path, expected_bytes(model, to, dtype))
+    if to == "safetensors":
+        huggingface_writer.write(model, path, dtype, progress=progress)
+    else:
+        llama2c_writer.write(model, path, LLAMA2C_VERSIONS[to], group, progress)
+
+
+def check_dtype(to: str, dtype: str) -> str:
+    """Return the dtype; raise SettingError unless files of the format `to` hold it."""
     if to not in FORMATS:
         raise SettingError(f"format: found {to}, expected {', '.join(FORMATS)}")
-    if to == "safetensors":
-        stored = model.tensors["embedding"].dtype
-        huggingface_writer.write(model, path, dtype or (stored if stored in FLOAT_DTYPES else "f32"), progress=progress)
-    else:
-        llama2c_writer.write(model, path, version=LLAMA2C_VERSIONS[to], group=group, progress=progress)
+    if dtype not in DTYPES[to]:
+        remedy = "; choose another format" if len(DTYPES[to]) == 1 else ""
+        raise SettingError(f"dtype: found {dtype}, expected {', '.join(DTYPES[to])}: {to} has no place for others{remedy}")
+    return dtype
+
+
+def default_dtype(model: Model, to: str) -> str:
+    """The dtype of a model's matrices where the format can hold it, and they have one; else the first of its DTYPES."""
+    stored = {tensor.dtype for tensor in model.tensors.values() if len(tensor.shape) == 2}
+    allowed = DTYPES.get(to, ("f32",))
+    return next(iter(stored)) if len(stored) == 1 and stored <= {*allowed} else allowed[0]
+
+
+def expected_bytes(model: Model, to: str, dtype: str) -> int:
+    """Bytes that the weights of a model take in a file, headers and vocabulary left out."""
+    if to in LLAMA2C_VERSIONS:
+        group = llama2c_writer.fitting_group(model)
+        return llama2c.layout(model.config, LLAMA2C_VERSIONS[to], group)[1]
+    shapes = tensor_shapes(model.config).values()
+    return sum(math.prod(shape) * _BITS_PER_WEIGHT[dtype] for shape in shapes) // 8

@@ -1,0 +1,74 @@
+"""Where an export goes: the format that a path asks for, what must not be overwritten, and the tokenizer beside a model file.
+
+Stands between a command and the writers. Knows names of files, and of their content only whether it is the same.
+"""
+
+import os
+import re
+from fnmatch import fnmatch
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+from llamita.errors import ModelFileError, SettingError
+from llamita.files import atomic_file, read_file
+from llamita.formats.tokenizer_files import LIMIT_BYTES
+from llamita.tokenizer import Tokenizer
+
+_FORMAT_OF_ENDING = {".bin": "llama2c-v0", ".gguf": "gguf"}
+_FOLDER_FILES = (  # what a folder that an export may write into holds, beside hidden files
+    "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.json",
+    "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.*", "README.md", "LICENSE*", "USE_POLICY.md",
+)  # fmt: skip
+
+
+def format_of(path: str | PathLike[str], dtype: str | None = None) -> str:
+    """The format that a name asks for: NAME.bin llama2.c's v0, or v2 as q8_0, NAME.gguf GGUF, a folder safetensors.
+
+    Raises SettingError for another ending.
+    """
+    ending = Path(path).suffix
+    if Path(path).is_dir() or str(path).endswith(("/", os.sep)) or not re.fullmatch(r"\.[a-zA-Z]+", ending):
+        return "safetensors"
+    to = _FORMAT_OF_ENDING.get(ending)
+    if to is None:
+        remedy = "name a folder" if ending == ".safetensors" else "say which format with --to"
+        raise SettingError(f"{path}: found the ending {ending}, expected NAME.bin, NAME.gguf or a folder; {remedy}")
+    return "llama2c-v2" if to == "llama2c-v0" and dtype == "q8_0" else to
+
+
+def check_target(path: str | PathLike[str], to: str, sources: list[Path]) -> None:
+    """Raise ModelFileError where writing to a path would destroy a source file, or mix with a folder of other things."""
+    path = Path(path)
+    if not path.exists():
+        return
+    if any(path.samefile(source) or path.samefile(source.parent) for source in sources if source.exists()):
+        raise ModelFileError(path, "target", "the model itself", "another name", "an export replaces what it writes over")
+    if path.is_dir() != (to == "safetensors"):
+        found, expected = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
+        raise ModelFileError(path, "target", found, f"{expected}, or a new name, for {to}")
+    if path.is_dir():
+        names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        other = [name for name in names if not any(fnmatch(name, pattern) for pattern in _FOLDER_FILES)]
+        if other:
+            expected = "a new name, an empty folder or one of a Hugging Face model"
+            raise ModelFileError(path, "target", f"a folder with {other[0]}", expected)
+
+
+def write_tokenizer_beside(
+    tokenizer: Tokenizer, model_path: str | PathLike[str]
+) -> tuple[Path, Literal["written", "there already", "another"]]:
+    """Write the tokenizer.bin that llama2.c's run wants beside a model, unless there is one, and return what was found.
+
+    Raises TokenizerError for a vocabulary that such a file cannot hold.
+    """
+    from llamita.tokenizer.conversion import to_llama2c
+    from llamita.tokenizer.llama2c import serialize_tokenizer_bin
+
+    content = serialize_tokenizer_bin(to_llama2c(tokenizer))
+    path = Path(model_path).with_name("tokenizer.bin")
+    if path.exists():
+        return path, "there already" if read_file(path, LIMIT_BYTES) == content else "another"
+    with atomic_file(path) as file:
+        file.write(content)
+    return path, "written"
