@@ -3,10 +3,12 @@
 It takes seconds to import and comes with torch, so it is no dependency of the ordinary tests.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from llamita.config import ModelConfig
+from llamita.config import ModelConfig, RopeScaling
 from llamita.engine import Engine
 from llamita.formats import huggingface_writer, read_model
 from llamita.model import Model, random_model
@@ -23,21 +25,24 @@ CONFIGS = {
     "untied": ModelConfig(16, 2, 4, 4, 24, 40, 32, tied_embedding=False),
     "grouped queries": ModelConfig(32, 3, 8, 2, 40, 40, 32, rope_theta=500.0, norm_epsilon=1e-3),
     "wide heads": ModelConfig(16, 2, 4, 2, 24, 40, 32, head_size=10, tied_embedding=False),
+    "linear": ModelConfig(32, 2, 4, 2, 24, 40, 32, rope_scaling=RopeScaling("linear", 2.5)),
+    # stretched so that the ten positions below tell: some pairs as they are, some between, some by the factor
+    "llama3": ModelConfig(64, 2, 2, 1, 24, 40, 32, rope_theta=500.0, rope_scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 16)),
 }
 
 
-def our_logits(model: Model) -> np.ndarray:
+def our_logits(model: Model, ids: list[int] = IDS) -> np.ndarray:
     engine = Engine(model, n_threads=1)
     try:
-        return engine.logits(IDS)
+        return engine.logits(ids)
     finally:
         engine.close()
 
 
-def their_logits(folder) -> np.ndarray:
+def their_logits(folder, ids: list[int] = IDS) -> np.ndarray:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
-        return model(torch.tensor([IDS])).logits[0].numpy()
+        return model(torch.tensor([ids])).logits[0].numpy()
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
@@ -64,6 +69,42 @@ def test_we_compute_the_logits_of_a_folder_of_transformers(tmp_path, tied, shard
     transformers.LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(tmp_path, max_shard_size=shard_size)
     assert (tmp_path / "model.safetensors").exists() == (shard_size == "1GB")
     np.testing.assert_allclose(our_logits(read_model(tmp_path)), their_logits(tmp_path), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["linear", "llama3"])
+def test_stretching_makes_a_difference_that_these_tests_would_see(name):
+    stretched = random_model(CONFIGS[name])
+    plain = replace(stretched, config=replace(CONFIGS[name], rope_scaling=None))
+    assert np.abs(our_logits(stretched) - our_logits(plain)).max() > 0.01
+
+
+LLAMA_3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+THEIRS = {
+    "linear": ("LlamaConfig", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0}}),
+    "llama3": ("LlamaConfig", {"rope_parameters": {**LLAMA_3, "rope_type": "llama3", "rope_theta": 500.0}}),
+    "linear of transformers 4": ("LlamaConfig", {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 500.0}),
+    "wide heads": ("LlamaConfig", {"head_dim": 12}),
+    "mistral": ("MistralConfig", {"sliding_window": None}),
+    "mistral with a window": ("MistralConfig", {"sliding_window": 6}),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_we_compute_the_logits_of_their_configs_from_their_file_of_torch(tmp_path, name):
+    kind, fields = THEIRS[name]
+    config = getattr(transformers, kind)(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=40,
+        max_position_embeddings=64, initializer_range=0.3, **fields,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    read = read_model(tmp_path)
+    ids = IDS[: read.config.context]
+    assert len(ids) == (6 if "window" in name else 10)
+    np.testing.assert_allclose(our_logits(read, ids), their_logits(tmp_path, ids), atol=1e-4)
 
 
 def test_a_head_of_its_own_counts_whatever_the_config_says_as_in_transformers(tmp_path):
