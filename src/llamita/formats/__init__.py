@@ -24,9 +24,9 @@ __all__ = ["read_model", "read_tokenizer", "weight_paths", "write_model", "write
 def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None = None) -> Model:
     """Read a model file, or a folder of Hugging Face, of Meta or with one model file, with the tokenizer named or found there.
 
-    A tokenizer inside the file comes first, one beside it counts only if it has as many tokens as the model; without one,
-    Model.tokenizer is None. Weights stay on disk until they are touched. Raises ModelFileError; ModelError for a tokenizer named
-    or inside that does not fit.
+    A tokenizer inside the file comes first; one beside it counts only if it has as many tokens as the model; without one,
+    Model.tokenizer is None. Weights stay on disk until they are touched. Raises ModelFileError; ModelError for a tokenizer that
+    is named, or inside, and does not fit.
     """
     read, source = _find_model(Path(path))
     if tokenizer is not None:
