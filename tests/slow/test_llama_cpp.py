@@ -29,8 +29,8 @@ CONFIGS = {
     "linear rope": replace(CONFIG, rope_scaling=RopeScaling("linear", 4.0)),
     "Llama 3's rope": replace(CONFIG, rope_scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 32)),
 }
-# Largest difference of logits, in deviations: both round activations of quantized weights to int8; llama.cpp also takes those of
-# f16 and bf16 weights to their type
+# Largest difference of logits, in deviations: both round activations to int8 where weights are quantized; llama.cpp also rounds
+# them to f16 and bf16 where weights are
 TOLERANCE = {"f32": 1e-5, "f16": 5e-3, "bf16": 4e-2, "q8_0": 0.1, "q4_0": 0.1, "q4_1": 0.1}
 
 

@@ -45,6 +45,11 @@ def write(model: Model, path: str | PathLike[str], dtype: str = "f16", progress:
             file.write(bytes(padded(n_bytes) - n_bytes))
 
 
+def weight_bytes(model: Model, dtype: str) -> int:
+    """Bytes that the tensors of a model take in a file."""
+    return sum(tensor_bytes(kind, tensor.shape) for tensor, kind in _tensors(model, dtype).values())
+
+
 def _tensors(model: Model, dtype: str) -> dict[str, tuple[Tensor, TensorType]]:
     """Tensors by their names in the file, and how each is stored."""
     tensors = {gguf_name(name): model.tensors[name] for name in tensor_shapes(model.config)}

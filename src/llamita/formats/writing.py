@@ -9,7 +9,7 @@ from os import PathLike
 
 from llamita.errors import SettingError
 from llamita.files import check_room
-from llamita.formats import huggingface_writer, llama2c, llama2c_writer
+from llamita.formats import gguf_writer, huggingface_writer, llama2c, llama2c_writer
 from llamita.formats.pieces import Progress
 from llamita.model import Model, tensor_shapes
 
@@ -21,6 +21,7 @@ DTYPES = {
     "llama2c-v1": ("f32",),
     "llama2c-v2": ("q8_0",),
     "safetensors": ("f32", "f16", "bf16"),
+    "gguf": ("f16", "f32", "bf16", "q8_0", "q4_0", "q4_1"),
 }
 FORMATS = tuple(DTYPES)
 _BITS_PER_WEIGHT = {"f32": 32, "f16": 16, "bf16": 16}
@@ -44,6 +45,8 @@ def write_model(
     check_room(path, expected_bytes(model, to, dtype))
     if to == "safetensors":
         huggingface_writer.write(model, path, dtype, progress=progress)
+    elif to == "gguf":
+        gguf_writer.write(model, path, dtype, progress)
     else:
         llama2c_writer.write(model, path, LLAMA2C_VERSIONS[to], group, progress)
 
@@ -70,5 +73,7 @@ def expected_bytes(model: Model, to: str, dtype: str) -> int:
     if to in LLAMA2C_VERSIONS:
         group = llama2c_writer.fitting_group(model)
         return llama2c.layout(model.config, LLAMA2C_VERSIONS[to], group)[1]
+    if to == "gguf":
+        return gguf_writer.weight_bytes(model, dtype)
     shapes = tensor_shapes(model.config).values()
     return sum(math.prod(shape) * _BITS_PER_WEIGHT[dtype] for shape in shapes) // 8
