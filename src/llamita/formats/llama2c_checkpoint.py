@@ -20,9 +20,11 @@ def read(path: str | PathLike[str]) -> Model:
     file = TorchFile(path)
     content = file.content
     if type(content) is not dict or not {"model", "model_args"} <= set(content):
-        found = f"{len(content)} entries, {', '.join(map(str, list(content)[:3]))}" if type(content) is dict else type(content)
+        found = f"a {type(content).__name__}"
+        if type(content) is dict:
+            found = shown(f"{len(content)} entries, {', '.join(map(str, content))}")
         remedy = "of a model of Meta or Hugging Face, name the folder"
-        raise ModelFileError(path, "content", shown(found), "model and model_args, as llama2.c's train.py saves them", remedy)
+        raise ModelFileError(path, "content", found, "model and model_args, as llama2.c's train.py saves them", remedy)
     values = content["model_args"]
     if type(values) is not dict:
         raise ModelFileError(path, "model_args", f"a {type(values).__name__}", "a dict of numbers")

@@ -100,7 +100,8 @@ class TorchFile:
     def tensors(self, content: object, field: str = "content") -> dict[str, Tensor]:
         """The weights of a dict of StoredTensors, by name, as read-only views; field: its name in messages."""
         if type(content) is not dict or not content:
-            raise ModelFileError(self.path, field, f"a {type(content).__name__}", "a dict of tensors", SAVE_AGAIN)
+            found = "an empty dict" if type(content) is dict else f"a {type(content).__name__}"
+            raise ModelFileError(self.path, field, found, "a dict of tensors", SAVE_AGAIN)
         return {name: self._tensor(name, stored) for name, stored in content.items()}
 
     def _tensor(self, name: object, stored: object) -> Tensor:
