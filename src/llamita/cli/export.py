@@ -1,6 +1,6 @@
 """`llamita export`: a model in another format, and how near it stays to the source. Flags and tables only.
 
-What each format holds is in formats/writing.py, what must not be overwritten in formats/target.py, how to compare in fidelity.py.
+What a format holds is in formats/writing.py, what must not be overwritten in formats/target.py, how to compare in fidelity.py.
 """
 
 import json
@@ -64,8 +64,8 @@ def command(
 ) -> None:
     """Write the model IN (a file, a folder or a bundled name) to OUT in another format.
 
-    A folder gets the tokenizer too, a GGUF file holds it, and beside a llama2.c file goes a tokenizer.bin, unless there is one. OUT
-    is replaced when all is written.
+    A folder gets the tokenizer too, a GGUF file holds it, and beside a llama2.c file goes a tokenizer.bin, unless there is one.
+    OUT is replaced when all is written.
 
     \b
         llamita export /path/to/7B-chat llama2_7b_chat.bin
