@@ -13,7 +13,7 @@ QUANTIZED_DTYPES = ("q8_0", "q4_0", "q4_1")
 Q4_GROUP = 32
 # those of GGUF files that the engine has no form for: it takes them by way of q8_0
 GGML_DTYPES = (
-    "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "tq1_0", "tq2_0", "mxfp4",
+    "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "tq1_0", "tq2_0", "mxfp4", "nvfp4",
     "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq1_s", "iq1_m", "iq4_nl", "iq4_xs",
 )  # fmt: skip
 _ROWS_AT_ONCE = 256
