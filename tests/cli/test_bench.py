@@ -104,7 +104,6 @@ def test_llama2c_is_started_with_the_same_weights_and_threads(models: Path):
 
 
 def test_llama_bench_is_read(models: Path):
-    pytest.importorskip("gguf")
     peer = program(models / "llama-bench", LLAMA_BENCH)
     (model,) = bench(models, str(models / "tiny8.bin"), "--no-start", "--against", peer)["models"]
     assert rows_of(model)["pp16", "llama-bench"]["median"] == 50.0

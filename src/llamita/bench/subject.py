@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from llamita.config import PRESETS, ModelConfig
-from llamita.formats import read_model, write_model, write_tokenizer
+from llamita.formats import gguf_writer, read_model, write_model, write_tokenizer
 from llamita.model import Model, random_model, tensor_shapes
 from llamita.quant import Tensor
 from llamita.tokenizer import Tokenizer
@@ -43,12 +43,12 @@ class Subject:
 
     @property
     def gguf_file(self) -> Path:
-        """The model as GGUF. Raises SettingError without the package gguf, or where GGUF cannot hold the groups."""
-        from llamita.bench.gguf_file import write_gguf
-
+        """The model as GGUF: its own file, or its weights as they are stored, without the vocabulary."""
+        if self.model.source_format.startswith("GGUF"):
+            return Path(self.model.name)
         path = self._folder / "model.gguf"
         if not path.exists():
-            write_gguf(self.model, path)
+            gguf_writer.write(replace(self.model, tokenizer=None), path, dtype=None)
         return path
 
     @property

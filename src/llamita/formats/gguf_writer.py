@@ -4,6 +4,8 @@ The header follows from the config; then the tensors, one by one and in pieces. 
 ones are made by the gguf library, whose rounding is that of ggml to the bit. The other direction is gguf.py.
 """
 
+import math
+from collections import Counter
 from os import PathLike
 from pathlib import Path
 from typing import cast
@@ -25,16 +27,17 @@ FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "bf16": 32}  
 _QUANTIZATION_VERSION = 2
 
 
-def write(model: Model, path: str | PathLike[str], dtype: str = "f16", progress: Progress | None = None) -> None:
+def write(model: Model, path: str | PathLike[str], dtype: str | None = "f16", progress: Progress | None = None) -> None:
     """Write a model as GGUF, whole or not at all: its matrices as one of FILE_TYPES, its norms as float32.
 
-    A matrix whose rows are no whole blocks of 32 becomes f16 instead of q8_0, q4_0 or q4_1, as in llama.cpp. Raises
-    ModelFileError for weights that dtype cannot hold, TokenizerError for such a vocabulary, ModelError for a broken model.
+    dtype None: each matrix as it is stored. A matrix whose rows are no whole blocks of 32 becomes f16 instead of q8_0, q4_0 or
+    q4_1, as in llama.cpp. Raises ModelFileError for weights that dtype cannot hold, TokenizerError for such a vocabulary,
+    ModelError for a broken model.
     """
-    if dtype not in FILE_TYPES:
+    if dtype is not None and dtype not in FILE_TYPES:
         raise ModelFileError(path, "dtype", dtype, ", ".join(FILE_TYPES))
     tensors = _tensors(model.validate(), dtype)
-    metadata = _metadata(model, path, dtype)
+    metadata = _metadata(model, path, _main_dtype(tensors))
     header = serialize_header(metadata, {name: (kind, tensor.shape) for name, (tensor, kind) in tensors.items()})
     with atomic_file(path) as file:
         file.write(header)
@@ -45,12 +48,12 @@ def write(model: Model, path: str | PathLike[str], dtype: str = "f16", progress:
             file.write(bytes(padded(n_bytes) - n_bytes))
 
 
-def weight_bytes(model: Model, dtype: str) -> int:
+def weight_bytes(model: Model, dtype: str | None) -> int:
     """Bytes that the tensors of a model take in a file."""
     return sum(tensor_bytes(kind, tensor.shape) for tensor, kind in _tensors(model, dtype).values())
 
 
-def _tensors(model: Model, dtype: str) -> dict[str, tuple[Tensor, TensorType]]:
+def _tensors(model: Model, dtype: str | None) -> dict[str, tuple[Tensor, TensorType]]:
     """Tensors by their names in the file, and how each is stored."""
     tensors = {gguf_name(name): model.tensors[name] for name in tensor_shapes(model.config)}
     if (factors := rope_factors(model.config)) is not None:
@@ -58,19 +61,28 @@ def _tensors(model: Model, dtype: str) -> dict[str, tuple[Tensor, TensorType]]:
     return {name: (tensor, _kind(tensor, dtype)) for name, tensor in tensors.items()}
 
 
-def _kind(tensor: Tensor, dtype: str) -> TensorType:
-    kind = TENSOR_TYPES_BY_NAME[dtype if len(tensor.shape) == 2 else "f32"]
+def _kind(tensor: Tensor, dtype: str | None) -> TensorType:
+    kind = TENSOR_TYPES_BY_NAME[(dtype or tensor.dtype) if len(tensor.shape) == 2 else "f32"]
     return kind if tensor.shape[-1] % kind.weights == 0 else TENSOR_TYPES_BY_NAME["f16"]
 
 
-def _metadata(model: Model, path: str | PathLike[str], dtype: str) -> dict[str, object]:
+def _main_dtype(tensors: dict[str, tuple[Tensor, TensorType]]) -> str:
+    """The dtype in which most weights are stored."""
+    counts: Counter[str] = Counter()
+    for tensor, kind in tensors.values():
+        counts[kind.name] += math.prod(tensor.shape)
+    return counts.most_common(1)[0][0]
+
+
+def _metadata(model: Model, path: str | PathLike[str], main_dtype: str) -> dict[str, object]:
     values: dict[str, object] = {
         "general.architecture": ARCHITECTURE,
         "general.type": "model",
         "general.name": Path(path).stem,
-        "general.file_type": FILE_TYPES[dtype],
         "general.quantization_version": _QUANTIZATION_VERSION,
     }
+    if main_dtype in FILE_TYPES:
+        values["general.file_type"] = FILE_TYPES[main_dtype]
     values |= config_metadata(model.config)
     if model.tokenizer is None:
         values["tokenizer.ggml.model"] = "no_vocab"
