@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llamita.cli.inspect import describe
 from llamita.config import ModelConfig, RopeScaling
 from llamita.engine import Engine
 from llamita.errors import ModelFileError
@@ -97,6 +98,20 @@ def test_writers_join_some_rows_at_a_time(tmp_path, model):
         one, other = ((path / "model.safetensors" if path.is_dir() else path).read_bytes() for path in paths)
         assert one == other
     assert untouched(read)
+
+
+def test_inspect_joins_nothing(tmp_path, model):
+    folder = write_folder(tmp_path / "13B", model, 2)
+    read = read_model(folder)
+    rows = describe(read, 100)["file"]
+    assert untouched(read)
+    assert sum(row["bytes"] for row in rows) == sum(path.stat().st_size for path in folder.glob("*.pth"))
+    n_norms = 5 * 64  # each vector is in both files, and counts once
+    assert [(row["what"], row["count"]) for row in rows] == [
+        ("bfloat16 weights of matrices", CONFIG.n_parameters - n_norms),
+        ("bfloat16 weights of norms", n_norms),
+        ("headers of 2 files", rows[-1]["bytes"]),
+    ]
 
 
 def test_the_engine_runs_what_is_joined(tmp_path, model):

@@ -16,6 +16,7 @@ from llamita.cli.screen import print_table
 if TYPE_CHECKING:
     from llamita.config import ModelConfig
     from llamita.model import Model
+    from llamita.quant import Tensor
 
 # quant.Tensor.dtype -> what its data are
 STORED_AS = {
@@ -86,15 +87,8 @@ def sum_of_the_file(model: "Model") -> list[dict]:
 
     counts: dict[tuple[str, int], int] = {}
     for tensor in model.tensors.values():
-        kind = "norms" if len(tensor.shape) == 1 else "matrices"
-        parts = {
-            f"{STORED_AS.get(tensor.dtype, f'bytes of {tensor.dtype} blocks')} of {kind}": tensor.data,
-            f"scales, one per {tensor.group} weights": tensor.scales,
-            f"offsets, one per {tensor.group} weights": tensor.offsets,
-        }
-        for what, part in parts.items():
-            if part is not None:
-                counts[what, part.itemsize] = counts.get((what, part.itemsize), 0) + part.size
+        for what, count, bytes_each in parts_of(tensor):
+            counts[what, bytes_each] = counts.get((what, bytes_each), 0) + count
     if model.source_format == "llama2.c v0":
         counts["RoPE tables, which readers skip", 4] = model.config.context * model.config.head_size
     rows = [{"what": what, "count": count, "bytes_each": each, "bytes": count * each} for (what, each), count in counts.items()]
@@ -102,8 +96,26 @@ def sum_of_the_file(model: "Model") -> list[dict]:
         remainder = sum(path.stat().st_size for path in paths) - sum(row["bytes"] for row in rows)
         what = "header" if len(paths) == 1 else f"headers of {len(paths)} files"
         what += ", vocabulary and padding" if model.source_format.startswith("GGUF") else ""
+        what += ", optimizer" if model.source_format == "llama2.c checkpoint" else ""
         rows.append({"what": what, "count": remainder, "bytes_each": 1, "bytes": remainder})
     return rows
+
+
+def parts_of(tensor: "Tensor") -> list[tuple[str, int, int]]:
+    """What a tensor consists of: what, how many, and bytes of each; nothing of it is read."""
+    from llamita.quant import FLOAT_DTYPES
+
+    kind = "norms" if len(tensor.shape) == 1 else "matrices"
+    what = f"{STORED_AS.get(tensor.dtype, f'bytes of {tensor.dtype} blocks')} of {kind}"
+    if tensor.dtype in FLOAT_DTYPES:  # whose data may lie in several files, to be joined by whoever asks for them
+        n_weights = math.prod(tensor.shape)
+        return [(what, n_weights, tensor.n_bytes // n_weights)]
+    parts = {
+        what: tensor.data,
+        f"scales, one per {tensor.group} weights": tensor.scales,
+        f"offsets, one per {tensor.group} weights": tensor.offsets,
+    }
+    return [(name, part.size, part.itemsize) for name, part in parts.items() if part is not None]
 
 
 def memory_for(config: "ModelConfig", weight_bytes: int, context: int) -> dict:

@@ -5,6 +5,7 @@ no view spans two mapped files; so a writer asks for rows, and only who touches 
 memory. Knows no format.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -32,7 +33,7 @@ class JoinedTensor(Tensor):
     @cached_property
     def data(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The whole tensor in memory."""
-        return np.concatenate(self.pieces, self.axis)
+        return _concatenate(self.pieces, self.axis)
 
     @property
     def n_bytes(self) -> int:
@@ -45,11 +46,16 @@ class JoinedTensor(Tensor):
         if self.axis == 1:
             parts = [piece[first:last] for piece in self.pieces]
         else:
-            starts = np.cumsum([0, *map(len, self.pieces)])
-            parts = [
-                piece[max(first - start, 0) : max(last - start, 0)] for start, piece in zip(starts, self.pieces, strict=False)
-            ]
-        joined = np.concatenate(parts, self.axis)
-        for part in parts:
-            drop_pages(part)
+            ends = np.cumsum([len(piece) for piece in self.pieces])
+            starts = [end - len(piece) for end, piece in zip(ends, self.pieces, strict=True)]
+            parts = [p[max(first - start, 0) : max(last - start, 0)] for start, p in zip(starts, self.pieces, strict=True)]
+        joined = _concatenate(parts, self.axis)
         return Tensor(self.dtype, joined.shape, joined)
+
+
+def _concatenate(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """Join arrays and give the memory of the mapped files back that they lie in."""
+    joined = np.concatenate(parts, axis)
+    for part in parts:
+        drop_pages(part)
+    return joined
