@@ -14,7 +14,7 @@ from llamita.errors import LlamitaError
 
 MAX_CPU_SECONDS = 0.25
 MAX_BYTES = 16 << 20  # beyond the size of the files
-N_CASES = {"llama2.c": 60, "safetensors": 80, "shards": 40, "config": 60}
+N_CASES = {"llama2.c": 60, "safetensors": 80, "shards": 40, "config": 60, "zip": 50, "pickle": 90}
 
 CASES = {f"{kind}: {case.fault}": case for kind, module in KINDS.items() for case in module.CASES}
 SOUND = {f"{kind}: {name}": case for kind, module in KINDS.items() for name, case in module.SOUND.items()}

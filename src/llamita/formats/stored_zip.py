@@ -16,7 +16,8 @@ from llamita.errors import ModelFileError
 from llamita.formats.json_text import shown
 
 MAGIC = b"PK\3\4"
-MAX_MEMBERS = 1 << 16
+MAX_MEMBERS = 1 << 14  # one for each tensor
+_MAX_EXTRA_BYTES = 128  # of an entry: 28 for 64-bit numbers, up to 68 to align the content
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
@@ -117,6 +118,8 @@ def _entries(path: str | PathLike[str], directory: bytes, n_entries: int) -> lis
         place += _ENTRY.size
         name, extra = directory[place : place + n_name], directory[place + n_name : place + n_name + n_extra]
         place += n_name + n_extra + n_comment
+        if n_extra > _MAX_EXTRA_BYTES:
+            raise ModelFileError(path, "zip directory", f"{n_extra} bytes of extra fields", f"at most {_MAX_EXTRA_BYTES}")
         if len(extra) < n_extra or place > len(directory):
             raise ModelFileError(path, "zip directory", "an entry that was cut off", f"{n_entries} entries")
         n_bytes, n_stored, begin = _wide_numbers(path, extra, (n_bytes, n_stored, begin))

@@ -34,8 +34,9 @@ _STORAGES = {
 _NUMPY_DTYPES = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "bf16": np.dtype("<u2")}
 _OTHER_NAMES = [f"torch.{name}" for name in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "uint8", "bool")]
 _PICKLE_NAME = "/data.pkl"
-_MAX_PICKLE_BYTES = 4 << 20
+_MAX_PICKLE_BYTES = 2 << 20  # of ten thousand tensors; one wide character makes a text four times as big
 _MAX_AXES = 8
+_MAX_COUNT = 1 << 48
 SAVE_AGAIN = "save the weights alone with torch.save(model.state_dict(), NAME)"
 _OLD_MAGIC = b"\x80\x02\x8a\x0a"  # how files of torch before 1.6 begin
 FIRST_BYTES = (MAGIC, _OLD_MAGIC)
@@ -146,6 +147,8 @@ def _make_tensor(arguments: tuple) -> StoredTensor:
             counts = (offset, *shape, *strides)
             if len(shape) != len(strides) or len(shape) > _MAX_AXES or not all(map(_is_count, counts)):
                 raise PickleError("a tensor of odd shape or strides", f"up to {_MAX_AXES} counts for each")
+            if math.prod(max(n, 1) for n in shape) > _MAX_COUNT:  # beside an axis of 0 too: numpy looks at the others
+                raise PickleError("a tensor of huge shape", f"at most {_MAX_COUNT} numbers")
             n_numbers = math.prod(shape)
             end = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1 if n_numbers else offset
             if max(n_numbers, end) > storage.n_numbers:
@@ -155,7 +158,7 @@ def _make_tensor(arguments: tuple) -> StoredTensor:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 48
+    return type(value) is int and 0 <= value <= _MAX_COUNT
 
 
 def _make_parameter(arguments: tuple) -> StoredTensor:

@@ -4,6 +4,13 @@ A stranger's file may be cut off, mislabelled, damaged or made to hurt. Add a ca
 the module of the format, with the sentence that says what is wrong.
 """
 
-from hostile import configs, llama2c, safetensors, shards
+from hostile import archives, configs, llama2c, pickles, safetensors, shards
 
-KINDS = {"llama2.c": llama2c, "safetensors": safetensors, "shards": shards, "config": configs}
+KINDS = {
+    "llama2.c": llama2c,
+    "safetensors": safetensors,
+    "shards": shards,
+    "config": configs,
+    "zip": archives,
+    "pickle": pickles,
+}
