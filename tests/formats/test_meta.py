@@ -1,6 +1,8 @@
 """Meta's folders: of one file or many the model is the same, nothing is joined before it is touched, no number is believed."""
 
+import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from llamita.errors import ModelFileError
 from llamita.formats import meta, read_model, weight_paths, write_model, write_tokenizer
 from llamita.formats.joined_tensor import JoinedTensor
 from llamita.formats.meta_weights import meta_name
-from llamita.model import Model, random_model, with_dtype
+from llamita.model import Model, random_model, tensor_shapes, with_dtype
 from llamita.quant import Tensor, convert
 from llamita.tokenizer.llama2c import BOS_PIECE, EOS_PIECE, Llama2cTokenizer
 from torch_files import saved
@@ -262,6 +264,30 @@ def test_tensors_that_are_not_those_of_a_llama_are_refused(tmp_path, model, chan
     (folder / "consolidated.00.pth").write_bytes(saved(changed))
     with pytest.raises(ModelFileError, match=message):
         read_model(folder)
+
+
+def counted_model() -> Model:
+    """A model whose weights follow from their places, in float16: the same on every machine."""
+    tensors = {}
+    for i, (name, shape) in enumerate(tensor_shapes(CONFIG).items()):
+        numbers = (np.arange(math.prod(shape), dtype=np.int64) * 7919 + i * 104729) % 2001 - 1000
+        tensors[name] = Tensor.from_array((numbers / 1024).astype(np.float16).reshape(shape))
+    return Model(CONFIG, tensors)
+
+
+# SHA-256 of what `export.py --meta-llama` of llama2.c (commit 350e04f, torch 2.13) makes of counted_model in two files
+EXPORTED = {
+    "llama2c-v1": "3333f3b9c0dfbe4d5fcbf21691670489b1f0fd10e0f592422b451b07f269d49a",
+    "llama2c-v2": "7b0125f07525148c878757b8c1e60ac026212b4750f82ea94bfbb66bdf4b26e2",
+}
+
+
+@pytest.mark.parametrize("to", EXPORTED)
+@pytest.mark.parametrize("n_files", [1, 2, 4])
+def test_the_export_is_that_of_llama2c_byte_for_byte(tmp_path, to, n_files):
+    folder = write_folder(tmp_path / "7B", counted_model(), n_files)
+    write_model(read_model(folder), tmp_path / "model.bin", to)
+    assert hashlib.sha256((tmp_path / "model.bin").read_bytes()).hexdigest() == EXPORTED[to]
 
 
 def test_a_folder_of_torch_is_read_as_torch_has_it(tmp_path, model):

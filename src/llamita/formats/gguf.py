@@ -64,6 +64,7 @@ def read(path: str | PathLike[str], vocabulary: bool = True) -> Model:
 
     version, metadata, stored = _open(Path(path))
     config = _config(path, metadata, stored)
+    _split_fused(stored, config)
     tensors = {name: _take(path, stored, gguf_name(name), shape) for name, shape in tensor_shapes(config).items()}
     if left := [name for name in stored if not _OLD_BUFFER.fullmatch(name.removesuffix(".weight"))]:
         raise ModelFileError(path, "tensors", shown(min(left)), "only those of a Llama without biases and experts")
@@ -146,6 +147,23 @@ def _config(path: str | PathLike[str], metadata: Metadata, stored: dict[str, _St
     if vocab_size > LIMITS["vocab_size"]:
         raise ModelFileError(path, f"rows of {_NAMES['embedding']}", vocab_size, f"1 to {LIMITS['vocab_size']}")
     return replace(config, tied_embedding=_NAMES["head"] not in stored)
+
+
+def _split_fused(stored: dict[str, _Stored], config: ModelConfig) -> None:
+    """Put query, key and value of each layer in the place of one tensor that holds them one behind the other."""
+    n_rows = {"query": config.query_width, "key": config.kv_width, "value": config.kv_width}
+    for i in range(config.n_layers):
+        name = f"blk.{i}.attn_qkv.weight"
+        fused = stored.pop(name, None)
+        if fused is None:
+            continue
+        kind, shape, offset, n_bytes = fused.place
+        if shape != (expected := (sum(n_rows.values()), config.width)):
+            raise ModelFileError(fused.path, f"shape of {name}", shape, f"{expected} as the metadata say")
+        for part, n in n_rows.items():
+            place = Place(kind, (n, config.width), offset, n_bytes // shape[0] * n)
+            stored[gguf_name(f"layers.{i}.attention.{part}")] = fused._replace(place=place)
+            offset += place.n_bytes
 
 
 def _take(path: str | PathLike[str], stored: dict[str, _Stored], name: str, shape: tuple[int, ...]) -> Tensor:

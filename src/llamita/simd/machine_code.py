@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +85,56 @@ def write_object(path: Path, name: str, code: bytes) -> None:
 def compile_object(find_kernel: Callable[[], Any], n_arguments: int) -> tuple[str, bytes]:
     """Compile the kernel that find_kernel imports, for int64s: (name, object code)."""
     from numba import config, njit, types
+    from numba.core.compiler_lock import global_compiler_lock
 
     settings: Any = config
     settings.CPU_NAME, settings.CPU_FEATURES = compile_target()
     signature = (types.int64,) * n_arguments
-    options: Any = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    bare = njit(**options)(find_kernel().py_func)
-    bare.compile(signature)
-    result = bare.overloads[signature]
-    library = result.library
-    unknown = {f.name for f in library._final_module.functions if f.is_declaration} - ALLOWED_SYMBOLS
-    unknown = {name for name in unknown if not name.startswith("llvm.")}
-    assert not unknown, f"compiled code calls {sorted(unknown)}"
-    assert len(result.fndesc.llvm_func_name) < NAME_BYTES
-    return result.fndesc.llvm_func_name, library._get_compiled_object()
+    bare = njit(nogil=True, error_model="numpy")(find_kernel().py_func)
+    with global_compiler_lock, only_linkable():
+        bare.compile(signature)
+        result = bare.overloads[signature]
+        library = result.library
+        library._ensure_finalized()
+        unknown = {f.name for f in library._final_module.functions if f.is_declaration} - ALLOWED_SYMBOLS
+        unknown = {name for name in unknown if not name.startswith("llvm.")}
+        assert not unknown, f"compiled code calls {sorted(unknown)}"
+        assert len(result.fndesc.llvm_func_name) < NAME_BYTES
+        return result.fndesc.llvm_func_name, library.codegen._tm.emit_object(library._final_module)
+
+
+@contextlib.contextmanager
+def only_linkable() -> Iterator[None]:
+    """While in this block, what Numba compiles is ready to be linked, not to be called from Python: half of its work.
+
+    Each of the kernels that the wanted one calls would get machine code and two wrappers of its own. What was compiled so is
+    forgotten at the end. Uses names that Numba keeps to itself, as does compile_object: hence its narrow version range.
+    """
+    from numba.core import codegen, cpu, dispatcher
+
+    compiled: list[Any] = []
+    add_overload = dispatcher.Dispatcher.add_overload
+
+    def remember(self: Any, result: Any) -> None:
+        compiled.append(self)
+        add_overload(self, result)
+
+    with contextlib.ExitStack() as stack:
+        for owner, name, replacement in (
+            (codegen.JITCodeLibrary, "_finalize_specific", lambda *_: None),
+            (cpu.CPUContext, "get_executable", lambda *_: {}.get),  # any built-in function that is nobody else's
+            (cpu.CPUContext, "create_cpython_wrapper", lambda *_, **__: None),
+            (cpu.CPUContext, "create_cfunc_wrapper", lambda *_, **__: None),
+            (dispatcher.Dispatcher, "add_overload", remember),
+        ):
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, replacement)
+        try:
+            yield
+        finally:
+            for one in compiled:
+                one._reset_overloads()
+                one.overloads.clear()
 
 
 def wrap_as_c_function(name: str, n_arguments: int) -> str:
