@@ -47,6 +47,26 @@ class SettingError(LlamitaError):
     """A setting outside its range, such as a negative temperature, or a prompt longer than the context."""
 
 
+class PromptTooLongError(SettingError):
+    """A prompt that leaves no room in the context; n_prompt_tokens, context: both numbers."""
+
+    def __init__(self, n_prompt_tokens: int, context: int) -> None:
+        self.n_prompt_tokens, self.context = n_prompt_tokens, context
+        super().__init__(f"prompt: found {n_prompt_tokens} tokens, expected at most {context}, the context; shorten it")
+
+
+class QueueFullError(LlamitaError):
+    """More work than the server takes on; wait_seconds: when to ask again."""
+
+    def __init__(self, n_waiting: int, wait_seconds: int) -> None:
+        self.wait_seconds = wait_seconds
+        super().__init__(f"the queue is full: {n_waiting} requests are waiting; try again in {wait_seconds} s")
+
+
+class StoppedError(LlamitaError):
+    """The server is stopping, or has stopped, and takes no more work."""
+
+
 class TrainingError(LlamitaError):
     """A training run that cannot go on: its loss is no number, or nothing can be saved."""
 
