@@ -19,8 +19,9 @@ from llamita.errors import TokenizerError
 from llamita.formats import read_tokenizer, write_tokenizer
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.conversion import to_llama2c
-from llamita.tokenizer.huggingface import MAX_PIECE_CHARACTERS, merges_of, serialize_tokenizer_json
+from llamita.tokenizer.huggingface import serialize_tokenizer_json
 from llamita.tokenizer.llama2c import BOS_PIECE, EOS_PIECE, Llama2cTokenizer
+from llamita.tokenizer.merges import MAX_PIECE_CHARACTERS, merges_of
 from llamita.tokenizer.sentencepiece import (
     BPE,
     CONTROL,

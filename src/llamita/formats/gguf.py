@@ -26,6 +26,7 @@ from llamita.formats.tied_head import have_same_bits
 from llamita.model import Model, tensor_shapes
 from llamita.quant import GGML_DTYPES, Tensor
 from llamita.tokenizer import Tokenizer
+from llamita.tokenizer.marks import end_ids
 
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")  # as llama-gguf-split names them
 END_KEYS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
@@ -203,7 +204,7 @@ def _chat_template(path: str | PathLike[str], metadata: Metadata) -> str:
 
 
 def _stop_ids(metadata: Metadata, vocab_size: int, tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    """The ids that end a text, as the file says; () where it names no more than the tokenizer's EOS."""
+    """The ids that end a text: those that the file names, and those that are spelled so, as most files name EOS only."""
     named = (metadata.get(key) for key in END_KEYS)
-    ids = dict.fromkeys(i for i in named if isinstance(i, int) and 0 <= i < vocab_size)  # -1 is stored as 4294967295
-    return () if tokenizer is not None and set(ids) <= {tokenizer.eos_id} else tuple(ids)
+    ids = [i for i in named if isinstance(i, int) and 0 <= i < vocab_size]  # -1 is stored as 4294967295
+    return tuple(dict.fromkeys(ids + list(end_ids(tokenizer) if tokenizer else ())))

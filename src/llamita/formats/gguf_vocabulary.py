@@ -29,7 +29,6 @@ from llamita.tokenizer.sentencepiece import (
 )
 
 PREFIX = "tokenizer.ggml."
-STOP_TEXTS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<EOT>")
 PADDING_SCORE = -10000.0  # what llama.cpp's conversion gives to ids without a token
 
 _T = TypeVar("_T")
@@ -69,16 +68,6 @@ def vocabulary_metadata(tokenizer: Tokenizer, vocab_size: int) -> dict[str, obje
     return {f"{PREFIX}{name}": value for name, value in values.items()}
 
 
-def stop_ids(metadata: Mapping[str, object], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The ids that end a text by the metadata: EOS, the end of a turn and of a message, and tokens that are spelled so.
-
-    llama.cpp looks at spellings too, as files name EOS only.
-    """
-    named = [_special_id(metadata, name, tokenizer.vocab_size) for name in ("eos", "eot", "eom")]
-    spelled = [tokenizer.special_tokens.get(text, -1) for text in STOP_TEXTS]
-    return tuple(sorted({tokenizer.eos_id, *named, *spelled} - {-1}))
-
-
 def _read_sentencepiece(metadata: Mapping[str, object], path: str | PathLike[str]) -> SentencePieceTokenizer:
     pieces = _list(metadata, "tokens", str, path)
     scores = _list(metadata, "scores", float, path, len(pieces))
@@ -113,7 +102,7 @@ def _sentencepiece_values(tokenizer: SentencePieceTokenizer, vocab_size: int) ->
         raise TokenizerError("vocabulary: found one without byte pairs, expected one of BPE, as llama.cpp merges")
     if rules.charsmap or rules.whitespace_as_suffix or not rules.escape_whitespaces:
         raise TokenizerError("rules: found a text that is normalized first, expected the identity, as llama.cpp takes it")
-    padding = range(tokenizer.vocab_size, vocab_size)
+    padding = range(len(tokenizer.pieces), vocab_size)
     values: dict[str, object] = {
         "model": "llama",
         "pre": "default",

@@ -17,6 +17,7 @@ from llamita.config import ModelConfig
 from llamita.errors import ModelFileError
 from llamita.files import read_file
 from llamita.formats.huggingface_config import parse_config
+from llamita.formats.huggingface_extras import read_chat_template, read_stop_ids
 from llamita.formats.json_text import MAX_TEXT_BYTES, parse_object, shown
 from llamita.formats.safetensors import read_tensors
 from llamita.formats.tied_head import have_same_bits
@@ -80,7 +81,14 @@ def read(folder: str | PathLike[str]) -> Model:
         tensors[name] = replace(tensor, data=_to_neighbours(tensor.data, n_heads)) if n_heads else tensor
     if stored:
         raise ModelFileError(folder, "tensors", shown(min(stored)), "only those of a Llama without biases")
-    return Model(config, tensors, name=fspath(folder), source_format="Hugging Face")
+    return Model(
+        config,
+        tensors,
+        name=fspath(folder),
+        source_format="Hugging Face",
+        chat_template=read_chat_template(folder),
+        stop_ids=read_stop_ids(folder, config.vocab_size),
+    )
 
 
 def read_config(path: str | PathLike[str]) -> ModelConfig:

@@ -104,10 +104,13 @@ def config_values(config: ModelConfig, dtype: str, tokenizer: Tokenizer | None) 
     return dict(sorted((values | counts | rope_values(config)).items()))
 
 
-def generation_values(tokenizer: Tokenizer | None) -> dict[str, object]:
-    """The fields of generation_config.json: BOS ends a text too, as a story's end is the beginning of the next."""
+def generation_values(tokenizer: Tokenizer | None, stop_ids: tuple[int, ...] = ()) -> dict[str, object]:
+    """The fields of generation_config.json, where stop_ids end a text.
+
+    Without them EOS does, and BOS, as a story's end is the beginning of the next.
+    """
     bos_id, eos_id = _special_ids(tokenizer)
-    ends = [token_id for token_id in (eos_id, bos_id) if token_id is not None]
+    ends = list(stop_ids) or [token_id for token_id in (eos_id, bos_id) if token_id is not None]
     return {"_from_model_config": True, "bos_token_id": bos_id, "eos_token_id": ends or None}
 
 

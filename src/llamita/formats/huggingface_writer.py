@@ -61,14 +61,16 @@ def write(
             (target / name).unlink(missing_ok=True)
         for name, content in files.items():
             _write_file(target / name, content)
-        _write_file(target / GENERATION_NAME, _json_lines(generation_values(tokenizer)))
+        _write_file(target / GENERATION_NAME, _json_lines(generation_values(tokenizer, model.stop_ids)))
         _write_file(target / CONFIG_NAME, _json_lines(values))
 
 
 def _tokenizer_contents(model: Model, tokenizer_folder: str | PathLike[str] | None) -> dict[str, bytes]:
     """Name -> content of the tokenizer's files: copied where they lie in tokenizer_folder, else made."""
     copies = [] if tokenizer_folder is None else [Path(tokenizer_folder) / name for name in HUGGINGFACE_NAMES]
-    made = {} if model.tokenizer is None else huggingface_files(cast(Tokenizer, model.tokenizer), model.config.context)
+    made: dict[str, bytes] = {}
+    if model.tokenizer is not None:
+        made = huggingface_files(cast(Tokenizer, model.tokenizer), model.config.context, model.chat_template)
     return made | {path.name: read_file(path, LIMIT_BYTES) for path in copies if path.exists()}
 
 

@@ -1,4 +1,4 @@
-"""tokenizer.bin from tokenizer.model and back, as llama2.c's tokenizer.py does it one way.
+"""From one kind of tokenizer to another: tokenizer.bin from tokenizer.model and back, and padding for a model with more rows.
 
 A tokenizer.bin knows only byte-pair pieces with scores, and that ids 0, 1 and 2 are unknown, BOS and EOS: other vocabularies
 are refused. Knows no path; formats/ reads and writes the files.
@@ -6,8 +6,13 @@ are refused. Knows no path; formats/ reads and writes the files.
 
 from llamita.errors import TokenizerError
 from llamita.tokenizer import Tokenizer
+from llamita.tokenizer.library import LibraryTokenizer
 from llamita.tokenizer.llama2c import BOS_ID, BOS_PIECE, EOS_ID, EOS_PIECE, UNK_ID, Llama2cTokenizer
+from llamita.tokenizer.ranked import to_scored
 from llamita.tokenizer.sentencepiece import BPE, BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, Rules, SentencePieceTokenizer
+
+_LEAST_SHARE = 0.9  # of a model's rows that a tokenizer of its own stands for; real ones are padded by 3 % at most
+_PADDING_SCORE = -1e10  # which run.c never merges
 
 
 def to_llama2c(tokenizer: Tokenizer) -> Llama2cTokenizer:
@@ -17,22 +22,24 @@ def to_llama2c(tokenizer: Tokenizer) -> Llama2cTokenizer:
     """
     if isinstance(tokenizer, Llama2cTokenizer):
         return tokenizer
-    if not isinstance(tokenizer, SentencePieceTokenizer):
-        raise TokenizerError(f"tokenizer: found {type(tokenizer).__name__}, expected one of sentencepiece or llama2.c")
-    if tokenizer.rules.model_type != BPE:
+    source = to_sentencepiece(tokenizer)
+    if source.rules.model_type != BPE:
         raise TokenizerError("tokenizer: found a vocabulary without byte pairs, expected one that run.c can merge (BPE)")
-    ids = (tokenizer.types.index(UNKNOWN), tokenizer.bos_id, tokenizer.eos_id)
+    ids = (source.types.index(UNKNOWN), source.bos_id, source.eos_id)
     if ids != (UNK_ID, BOS_ID, EOS_ID):
         raise TokenizerError(f"ids of unknown, BOS and EOS: found {ids}, expected {(UNK_ID, BOS_ID, EOS_ID)} as run.c has them")
-    pieces = [piece.replace(SPACE, " ").encode("utf-8") for piece in tokenizer.pieces]
+    pieces = [piece.replace(SPACE, " ").encode("utf-8") for piece in source.pieces]
     pieces[BOS_ID], pieces[EOS_ID] = BOS_PIECE, EOS_PIECE
-    return Llama2cTokenizer(pieces, tokenizer.scores)
+    padding = [b"[PAD%d]" % token_id for token_id in range(len(pieces), source.vocab_size)]
+    return Llama2cTokenizer(pieces + padding, source.scores + [_PADDING_SCORE] * len(padding))
 
 
 def to_sentencepiece(tokenizer: Tokenizer) -> SentencePieceTokenizer:
     """The same vocabulary for a tokenizer.model; raise TokenizerError where sentencepiece cannot hold it."""
     if isinstance(tokenizer, SentencePieceTokenizer):
         return tokenizer
+    if isinstance(tokenizer, LibraryTokenizer):
+        return to_scored(tokenizer)
     if not isinstance(tokenizer, Llama2cTokenizer):
         raise TokenizerError(f"tokenizer: found {type(tokenizer).__name__}, expected one of sentencepiece or llama2.c")
     rules = Rules(model_type=BPE, byte_fallback=True, remove_extra_whitespaces=False)
@@ -47,3 +54,14 @@ def to_sentencepiece(tokenizer: Tokenizer) -> SentencePieceTokenizer:
         raise TokenizerError(f"piece: found bytes {error.object!r}, expected UTF-8") from None
     pieces[BOS_ID], pieces[EOS_ID] = rules.bos_piece, rules.eos_piece
     return SentencePieceTokenizer(pieces, tokenizer.scores, types, rules)
+
+
+def padded(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
+    """The tokenizer with an id for each row of its model, where some rows were added to make their number round.
+
+    It comes back as it is where it fits, where it has too many tokens, or so few that it must be another model's.
+    """
+    is_padded = _LEAST_SHARE * vocab_size <= tokenizer.vocab_size < vocab_size
+    if is_padded and isinstance(tokenizer, LibraryTokenizer | SentencePieceTokenizer):
+        return tokenizer.with_padding(vocab_size)
+    return tokenizer

@@ -31,6 +31,7 @@ class LibraryTokenizer:
     bos_id = -1
     eos_id = -1
     adds_bos = False
+    source = b""  # the text of the tokenizer.json that it came from, to be written again as it is
     n_padding = 0  # ids behind the last token, to which a model has rows but no text belongs
 
     def __init__(self, content: Mapping[str, Any]) -> None:

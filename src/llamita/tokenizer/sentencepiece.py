@@ -9,6 +9,7 @@ import math
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, fields
 from functools import cached_property
 from os import PathLike
@@ -69,8 +70,10 @@ class Rules:
 class SentencePieceTokenizer:
     """Pieces, scores and types (NORMAL, CONTROL, BYTE, ...) by id, and the rules; raises TokenizerError unless they fit.
 
-    adds_bos: as in Tokenizer; a tokenizer.model does not say it.
+    adds_bos: as in Tokenizer; a tokenizer.model does not say it. with_padding gives a copy for a model with more rows.
     """
+
+    n_padding = 0  # ids behind the last piece, to which a model has rows but no text belongs
 
     def __init__(self, pieces: list[str], scores: list[float], types: list[int], rules: Rules, adds_bos: bool = True) -> None:
         _check(pieces, scores, types, rules)
@@ -85,8 +88,14 @@ class SentencePieceTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces."""
-        return len(self.pieces)
+        """Number of pieces, and of ids of padding."""
+        return len(self.pieces) + self.n_padding
+
+    def with_padding(self, vocab_size: int) -> "SentencePieceTokenizer":
+        """The tokenizer for a model with so many rows, the last of which stand for no piece."""
+        changed = copy(self)
+        changed.n_padding = vocab_size - len(self.pieces)
+        return changed
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
@@ -107,8 +116,10 @@ class SentencePieceTokenizer:
 
     def piece_bytes(self, token_id: int) -> bytes:
         """What a token adds to a text; raise TokenizerError for an id outside the vocabulary."""
-        if not 0 <= token_id < len(self.pieces):
-            raise TokenizerError(f"token id: found {token_id}, expected 0 to {len(self.pieces) - 1}")
+        if not 0 <= token_id < self.vocab_size:
+            raise TokenizerError(f"token id: found {token_id}, expected 0 to {self.vocab_size - 1}")
+        if token_id >= len(self.pieces):
+            return b""
         piece, kind = self.pieces[token_id], self.types[token_id]
         if kind in (UNKNOWN, CONTROL):
             return b""
@@ -158,7 +169,7 @@ def serialize_sentencepiece(tokenizer: SentencePieceTokenizer) -> bytes:
     specs: dict[int, list[bytes]] = {2: [], 3: []}
     for (number, inner), name in _RULE_FIELDS.items():
         specs[number].append(field(inner, getattr(tokenizer.rules, name)))
-    specs[2].append(field(4, tokenizer.vocab_size))
+    specs[2].append(field(4, len(tokenizer.pieces)))
     ids = (tokenizer.types.index(UNKNOWN), tokenizer.bos_id, tokenizer.eos_id, tokenizer._control_id(tokenizer.rules.pad_piece))
     specs[2] += [field(40 + i, token_id) for i, token_id in enumerate(ids)]
     return b"".join([*parts, field(2, b"".join(specs[2])), field(3, b"".join(specs[3]))])

@@ -15,7 +15,7 @@ from llamita.tokenizer.byte_level import IGNORE_MERGES, added_token, byte_of_cha
 from llamita.tokenizer.library import LibraryTokenizer
 from llamita.tokenizer.llama2c import MAX_PIECES
 
-LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) ([0-9]{1,7})\r?")
+_LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) ([0-9]{1,7})\r?")
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 _N_SPECIAL = 256
 _SPECIAL = (
@@ -25,13 +25,18 @@ _SPECIAL = (
 _LONGEST_BYTES = 1024  # looking for the pairs of a token takes the square of its length; Llama 3's longest has 128
 
 
+def is_tiktoken(data: bytes) -> bool:
+    """Whether the first line is one of such a file."""
+    return _LINE.fullmatch(data[: 4 * _LONGEST_BYTES].split(b"\n")[0]) is not None
+
+
 def parse_tiktoken(data: bytes, path: str | PathLike[str]) -> LibraryTokenizer:
     """Parse the content of Llama 3's tokenizer.model; path is for messages. Raises ModelFileError for anything else."""
     characters = {byte: character for character, byte in byte_of_character().items()}
     table = "".join(characters[byte] for byte in range(256))
     pieces: list[str] = []
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n")):
-        match = LINE.fullmatch(line)
+        match = _LINE.fullmatch(line)
         token = _decoded(match[1]) if match else b""
         if not match or int(match[2]) != number or not 0 < len(token) <= _LONGEST_BYTES or number >= MAX_PIECES:
             raise ModelFileError(path, f"line {number + 1}", repr(line[:40]), f"a token in base64 and the rank {number}")
