@@ -56,6 +56,7 @@ class LanguageModel:
             raise ModelError(f"{model.name}: found no tokenizer beside the model; name one (-z, or tokenizer= in Python)")
         self.tokenizer = cast(Tokenizer, model.tokenizer)
         self.config: ModelConfig = model.config
+        self.stop_ids = model.stop_ids
         self.engine = Engine(model, n_threads=n_threads, context=context, n_slots=n_sequences)
         self._close = weakref.finalize(self, self.engine.close)  # threads must end before their memory does, also unasked
 
@@ -65,11 +66,11 @@ class LanguageModel:
     ) -> Iterator[str]:  # fmt: skip
         """Yield the text that follows the prompt, piece by piece, in whole characters.
 
-        It ends after n_tokens tokens, at the end of the context, where the model ends it (BOS, EOS), or before one of the texts
-        in `stop`. The same seed tells the same text; without one each call differs. Raises SettingError for a setting out of
-        range and for a prompt that does not fit the context.
+        It ends after n_tokens tokens, at the end of the context, where the model ends it (BOS, EOS, the end of a turn), or
+        before one of the texts in `stop`. The same seed tells the same text; without one each call differs. Raises SettingError
+        for a setting out of range and for a prompt that does not fit the context.
         """
-        ids = self.tokenizer.encode(prompt, bos=True)
+        ids = self.encode_prompt(prompt)
         pieces = self.continue_ids(ids, n_tokens, sampling_of(seed, options), stop)
         return (piece for piece in pieces if piece)
 
@@ -85,8 +86,18 @@ class LanguageModel:
         **options: Unpack[SamplingOptions],
     ) -> list[str]:  # fmt: skip
         """Return n_samples texts, told as many at once as load's n_sequences: sample i is what generate gives with seed + i."""
-        ids = self.tokenizer.encode(prompt, bos=True)
+        ids = self.encode_prompt(prompt)
         return self.continue_many(ids, n_samples, n_tokens, sampling_of(seed, options), stop)
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return the ids of a prompt, behind BOS where the model was trained so. An empty one is BOS alone, as in transformers.
+
+        Raises SettingError for an empty prompt to a model without BOS, TokenizerError for text that is no Unicode.
+        """
+        ids = self.tokenizer.encode(prompt, bos=self.tokenizer.adds_bos) or [self.tokenizer.bos_id]
+        if ids == [-1]:
+            raise SettingError("prompt: found an empty one, expected some text: this model has no token that begins one")
+        return ids
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """Return the scores of every token after each of the ids: float32 (T, V)."""
@@ -98,7 +109,7 @@ class LanguageModel:
     ) -> Iterator[str]:  # fmt: skip
         """Yield the text that follows ids, one piece per token: "" while a character or a stop text may still become whole.
 
-        stop_ids end the text unseen; without them BOS and EOS do.
+        stop_ids end the text unseen; without them BOS and EOS do, and what the model's files name.
         """
         stop_ids = self._stop_ids(stop_ids)
         telling = Telling(self.tokenizer, ids, stop, stop_ids)
@@ -149,7 +160,7 @@ class LanguageModel:
             telling.finish()
 
     def _stop_ids(self, stop_ids: Collection[int] | None) -> Collection[int]:
-        return {self.tokenizer.bos_id, self.tokenizer.eos_id} if stop_ids is None else stop_ids
+        return {self.tokenizer.bos_id, self.tokenizer.eos_id, *self.stop_ids} if stop_ids is None else stop_ids
 
     def _room(self, ids: list[int], n_tokens: int) -> int:
         """How many of n_tokens fit behind ids; the last one takes no place in the cache."""
@@ -251,13 +262,15 @@ def load(
     n_threads: int | None = None,
     context: int | None = None,
     n_sequences: int = 1,
+    dtype: str | None = None,
 ) -> LanguageModel:
     """Open a model: a file, a folder or the name of a bundled model.
 
     tokenizer: its file, where none lies beside the model. n_threads: one per core when left out. context: tokens to make room
-    for, the model's own when left out. n_sequences: how many texts generate_many tells at once. Raises LlamitaError.
+    for, the model's own when left out. n_sequences: how many texts generate_many tells at once. dtype: q8_0 or q4_0 quantizes the
+    weights when the model is opened first, and keeps them in the cache folder. Raises LlamitaError.
     """
-    return LanguageModel(read_model(find_model(path), tokenizer), n_threads, context, n_sequences)
+    return LanguageModel(read_model(find_model(path), tokenizer, dtype), n_threads, context, n_sequences)
 
 
 def find_model(path: str | PathLike[str]) -> Path:

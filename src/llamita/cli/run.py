@@ -44,6 +44,7 @@ class TokenBias(click.ParamType):
 @click.option("--logit-bias", type=TokenBias(), multiple=True, help="Add BIAS to a token's score; may be repeated.")
 @click.option("--stop", metavar="TEXT", multiple=True, help="End before this text; may be repeated.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, help="Tell so many stories at once.")
+@click.option("--dtype", type=click.Choice(["q8_0", "q4_0"]), default=None, help="Quantize on opening; kept in the cache.")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="Threads; else one per core.")
 @click.option(
     "--context", type=click.IntRange(min=1), default=None, help="Tokens to make room for; else as the model was trained."
@@ -75,7 +76,7 @@ def command(model: str, prompt: str | None, seed: int, tokens: int, mode: str, s
         seed=xorshift_state(seed),
     ).validate()
     n_at_once = min(flags["samples"], 8)
-    with load(model, flags["tokenizer"], flags["threads"], flags["context"], n_at_once) as opened:
+    with load(model, flags["tokenizer"], flags["threads"], flags["context"], n_at_once, flags["dtype"]) as opened:
         limit = opened.engine.context if tokens <= 0 else min(tokens, opened.engine.context)
         if mode == "chat":
             talk(opened, sampling, limit, as_text(prompt), as_text(system))

@@ -8,35 +8,44 @@ from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import cast
 
 from llamita.errors import ModelFileError
 from llamita.files import map_file
 from llamita.formats import gguf, huggingface, llama2c, llama2c_checkpoint, meta, torch_file
 from llamita.formats.gguf_types import MAGIC as GGUF_MAGIC
+from llamita.formats.quantized_copy import quantized
 from llamita.formats.tokenizer_files import find_tokenizer, read_tokenizer, write_tokenizer
 from llamita.formats.writing import write_model
 from llamita.model import Model, check_tokenizer_fits
 from llamita.tokenizer import Tokenizer
+from llamita.tokenizer.marks import end_ids
 
 __all__ = ["read_model", "read_tokenizer", "weight_paths", "write_model", "write_tokenizer"]
 
 
-def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None = None) -> Model:
+def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None = None, dtype: str | None = None) -> Model:
     """Read a model file, or a folder of Hugging Face, of Meta or with one model file, with the tokenizer named or found there.
 
-    A tokenizer inside the file comes first; one beside it counts only if it has as many tokens as the model; without one,
-    Model.tokenizer is None. Weights stay on disk until they are touched. Raises ModelFileError; ModelError for a tokenizer that
-    is named, or inside, and does not fit.
+    A tokenizer inside the file comes first; one beside it counts only if it has as many tokens as the model, or somewhat fewer
+    where the model may be padded, as those in llama2.c's files are not. Without one, Model.tokenizer is None. Weights stay on
+    disk until they are touched. dtype q8_0 or q4_0: quantized, see quantized_copy.py. Raises ModelFileError; ModelError for a
+    tokenizer that is named, or inside, and does not fit.
     """
+    model = _read_as_stored(path, tokenizer)
+    return model if dtype is None else quantized(model, dtype, weight_paths(model))
+
+
+def _read_as_stored(path: str | PathLike[str], tokenizer: str | PathLike[str] | None) -> Model:
     read, source = _find_model(Path(path))
     if tokenizer is not None:
         model = gguf.read(source, vocabulary=False) if read is gguf.read else read(source)
         return _with_tokenizer(model, read_tokenizer(tokenizer))
     model = read(source)
     if model.tokenizer is not None:
-        check_tokenizer_fits(model)
-        return model
-    found = find_tokenizer(source / huggingface.WEIGHTS_NAME if source.is_dir() else source, model.config.vocab_size)
+        return _with_tokenizer(model, cast(Tokenizer, model.tokenizer))
+    beside = source / huggingface.WEIGHTS_NAME if source.is_dir() else source
+    found = find_tokenizer(beside, model.config.vocab_size, _may_be_padded(model))
     if found is None and read is meta.read:
         found = find_tokenizer(source, model.config.vocab_size)  # beside the folder: Llama 2's downloads share one
     return model if found is None else _with_tokenizer(model, found)
@@ -80,6 +89,16 @@ def _reader_of(path: Path) -> Callable[[Path], Model]:
 
 
 def _with_tokenizer(model: Model, tokenizer: Tokenizer) -> Model:
-    model = replace(model, tokenizer=tokenizer)
+    """The model with a tokenizer that fits it; what its files do not say of ends of texts, the tokenizer may."""
+    if _may_be_padded(model) and tokenizer.vocab_size < model.config.vocab_size:
+        from llamita.tokenizer.conversion import padded
+
+        tokenizer = padded(tokenizer, model.config.vocab_size)
+    model = replace(model, tokenizer=tokenizer, stop_ids=model.stop_ids or end_ids(tokenizer))
     check_tokenizer_fits(model)
     return model
+
+
+def _may_be_padded(model: Model) -> bool:
+    """Whether a model may have more rows than its tokenizer has tokens; run.c reads as many tokens as the model has rows."""
+    return not model.source_format.startswith("llama2.c")

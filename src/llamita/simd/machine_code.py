@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from llamita.cache import announce, cache_folder
 from llamita.simd.isa import compile_target, detect_isa
 
 # what the machine code may call: anything else would make LLVM end the process at load time
@@ -34,27 +35,6 @@ def cache_key(sources: Iterable[Path]) -> str:
         digest.update(importlib.metadata.version(package).encode())
     digest.update(repr((sys.platform, detect_isa(), compile_target())).encode())
     return digest.hexdigest()[:32]
-
-
-def cache_folder() -> Path | None:
-    """A folder of this user's that can be written, or None: machine code from a folder of others' must not be run."""
-    candidates = [os.environ.get("LLAMITA_CACHE_DIR")]
-    if not candidates[0]:
-        with contextlib.suppress(RuntimeError):  # no home folder
-            import platformdirs
-
-            candidates = [platformdirs.user_cache_dir("llamita")]
-        owner = os.getuid() if hasattr(os, "getuid") else "user"
-        candidates.append(str(Path(tempfile.gettempdir()) / f"llamita-{owner}"))
-    for candidate in filter(None, candidates):
-        folder = Path(candidate)
-        with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            status = folder.stat()
-            is_ours = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
-            if is_ours and os.access(folder, os.W_OK):
-                return folder
-    return None
 
 
 def read_object(path: Path) -> tuple[str, bytes] | None:
@@ -176,13 +156,6 @@ def load_object(name: str, code: bytes, n_arguments: int) -> Any:
     function: Any = native(engine.get_function_address("c_function"))
     function.engine = engine  # the code lives as long as its engine
     return function
-
-
-def announce(line: str) -> None:
-    """Tell the user why nothing happens for some seconds."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(line, file=sys.stderr, flush=True)
 
 
 def load_kernel(what: str, sources: Iterable[Path], find_kernel: Callable[[], Any], n_arguments: int) -> Any:
