@@ -70,23 +70,21 @@ def n_bytes(dims: tuple[int, ...], kind: int) -> int:
 
 
 def model_file(keys=(), tensors=(), alignment: int = 32, seed: int = 0) -> bytes:
-    """The smallest Llama with other keys and tensors, those that are None left out; weights from a seed, 1 or less."""
+    """The smallest Llama with other keys and tensors: (dims, type) or (dims, type, data); those that are None are left out."""
     chosen_keys = {key: value for key, value in (KEYS | dict(keys)).items() if value is not None}
     chosen = {name: value for name, value in (TENSORS | dict(tensors)).items() if value is not None}
     records, data = [], b""
     rng = random.Random(seed)
     for name, (dims, kind, *content) in chosen.items():
         records.append(record(name, dims, kind, len(data)))
-        size = n_bytes(dims, kind)
-        data += padded(content[0] if content else sound_bytes(size, kind, rng), alignment)
+        data += padded(content[0] if content else sound_bytes(n_bytes(dims, kind), kind, rng), alignment)
     return padded(header([entry(key, *value) for key, value in chosen_keys.items()], records), alignment) + data
 
 
-def sound_bytes(size: int, kind: int, rng: random.Random) -> bytes:
-    """Bytes that are finite numbers in floats, and in the scales of blocks."""
-    if kind in (F32, F64):
-        code = "f" if kind == F32 else "d"
-        return struct.pack(
-            f"<{size // struct.calcsize(code)}{code}", *(rng.uniform(-1, 1) for _ in range(size // struct.calcsize(code)))
-        )
-    return bytes(rng.randrange(0x38) for _ in range(size))
+def sound_bytes(n_bytes: int, kind: int, rng: random.Random) -> bytes:
+    """Bytes that are finite numbers: floats, or scales of blocks."""
+    code = {F32: "f", F64: "d"}.get(kind)
+    if code is None:
+        return bytes(rng.randrange(0x38) for _ in range(n_bytes))
+    n = n_bytes // struct.calcsize(code)
+    return struct.pack(f"<{n}{code}", *(rng.uniform(-1, 1) for _ in range(n)))
