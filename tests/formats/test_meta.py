@@ -208,6 +208,7 @@ REFUSED = {
     "moe": [{"num_experts": 8}],
     "quantization_args": [{"group_size": 32}],
     "lora_args": [{"rank": 16}],
+    "rope_high_freq_factor": [1],
 }
 
 
@@ -248,15 +249,16 @@ def test_files_that_do_not_fit_each_other_are_refused(tmp_path, model):
         read_model(folder)
 
 
-@pytest.mark.parametrize("change", ["missing", "extra", "shape", "vector"])
+@pytest.mark.parametrize("change", ["missing", "extra", "shape", "vector", "nothing"])
 def test_tensors_that_are_not_those_of_a_llama_are_refused(tmp_path, model, change):
     tensors = {meta_name(name): tensor for name, tensor in model.tensors.items()}
-    vector = model.tensors["norm"]
+    vector, nothing = model.tensors["norm"], Tensor.from_array(np.zeros((0, 64), np.float32))
     changes = {
         "missing": ({"norm.weight": None}, "no norm.weight, expected one, under Meta's name"),
         "extra": ({"layers.0.attention.wq.bias": vector}, "found layers.0.attention.wq.bias, expected only those of a Llama"),
         "shape": ({"norm.weight": tensors["output.weight"]}, r"shape of norm.weight: found \(40, 64\), expected \(64,\)"),
-        "vector": ({"tok_embeddings.weight": vector}, r"shape of tok_embeddings.weight: found \(64,\), expected rows"),
+        "vector": ({"tok_embeddings.weight": vector}, r"shape of tok_embeddings.weight: found \(64,\), expected 1 to"),
+        "nothing": ({"layers.0.feed_forward.w1.weight": nothing}, r"shape of .*w1.weight: found \(0, 64\), expected 1 to"),
     }
     fields, message = changes[change]
     folder = write_folder(tmp_path / "7B", model)

@@ -29,7 +29,8 @@ _LAYER_NAMES = {
     "mlp.up": "feed_forward.w3",
 }
 _TABLES = ("rope.freqs", "freqs_cos", "freqs_sin", "attention.mask")  # which some versions saved, and all recompute
-_OTHER_MODELS = ("moe", "quantization_args", "lora_args", "vision_model")  # of params: another computation, if there
+# of params: another computation, if there
+_OTHER_MODELS = ("moe", "quantization_args", "lora_args", "vision_model", "rope_high_freq_factor")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def build_model(path: str | PathLike[str], stored: dict[str, Tensor], params: Pa
     A head that repeats the embedding counts as tied. Raises ModelFileError unless params and tensors are those of one Llama.
     """
     stored = {name: tensor for name, tensor in stored.items() if not name.endswith(_TABLES)}
-    embedding, head = _matrix(path, stored, _NAMES["embedding"]), stored.get(_NAMES["head"])
+    embedding, head = _matrix(path, stored, _NAMES["embedding"], "vocab_size"), stored.get(_NAMES["head"])
     tied = head is None or have_same_bits(head, embedding)
     if tied:
         stored.pop(_NAMES["head"], None)
@@ -95,10 +96,11 @@ def _find(path: str | PathLike[str], stored: dict[str, Tensor], name: str) -> Te
     return tensor
 
 
-def _matrix(path: str | PathLike[str], stored: dict[str, Tensor], name: str) -> Tensor:
+def _matrix(path: str | PathLike[str], stored: dict[str, Tensor], name: str, field: str) -> Tensor:
+    """A matrix whose number of rows is a field of the config."""
     tensor = _find(path, stored, name)
-    if len(tensor.shape) != 2:
-        raise ModelFileError(path, f"shape of {name}", tensor.shape, "rows and columns")
+    if len(tensor.shape) != 2 or not 1 <= tensor.shape[0] <= LIMITS[field]:
+        raise ModelFileError(path, f"shape of {name}", tensor.shape, f"1 to {LIMITS[field]} rows, and columns")
     return tensor
 
 
@@ -113,8 +115,7 @@ def _config(path: str | PathLike[str], stored: dict[str, Tensor], params: Params
         found = f"{n_heads} heads of {head_size} numbers, {n_kv_heads} for keys"
         expected = f"heads of an even size that divide dim {width}, and a divisor of their number for keys"
         raise ModelFileError(params.path, "n_heads", found, expected)
-    vocab_size = _matrix(path, stored, _NAMES["embedding"]).shape[0]
-    mlp_width = _matrix(path, stored, meta_name("layers.0.mlp.gate")).shape[0]
+    mlp_width = _matrix(path, stored, meta_name("layers.0.mlp.gate"), "mlp_width").shape[0]
     _check_mlp_width(params, width, mlp_width)
     scaling = _rope_scaling(params, tied)
     theta = params.number("rope_theta", 10000.0, below=1e12)
@@ -124,7 +125,7 @@ def _config(path: str | PathLike[str], stored: dict[str, Tensor], params: Params
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         mlp_width=mlp_width,
-        vocab_size=vocab_size,
+        vocab_size=stored[_NAMES["embedding"]].shape[0],
         context=_context(params, theta, scaling),
         head_size=head_size,
         rope_theta=theta,
@@ -157,8 +158,7 @@ def _rope_scaling(params: Params, tied: bool) -> RopeScaling | None:
     if not scaled:
         return None
     factor = params.number("rope_scaling_factor", 32.0 if tied else 8.0, below=1e6)
-    high = params.number("rope_high_freq_factor", 4.0, below=1e6)
-    return RopeScaling("llama3", factor, low_frequency_factor=1.0, high_frequency_factor=high, original_context=8192)
+    return RopeScaling("llama3", factor, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context=8192)
 
 
 def _context(params: Params, theta: float, scaling: RopeScaling | None) -> int:
