@@ -13,12 +13,12 @@ from llamita.language_model import LanguageModel
 
 
 def tell(model: LanguageModel, prompt: str, limit: int, sampling: Sampling, stop: tuple[str, ...]) -> None:
-    """Print prompt and story, `limit` tokens in all; the story also ends at BOS or at a stop string."""
-    ids = model.tokenizer.encode(prompt, bos=True)
-    click.echo(model.tokenizer.decode(ids[1 : limit + 1]), nl=False)
+    """Print prompt and story, `limit` tokens in all; the story also ends where ends_of says, or at a stop string."""
+    ids = model.encode_prompt(prompt)
+    click.echo(model.tokenizer.decode(ids[: limit + 1]), nl=False)
     n_tokens, first, last = 0, 0.0, 0.0
     if room := room_after(model, ids, limit):
-        for piece in model.continue_ids(ids, room, sampling, stop, stop_ids={model.tokenizer.bos_id}):
+        for piece in model.continue_ids(ids, room, sampling, stop, ends_of(model)):
             sys.stdout.write(piece)
             sys.stdout.flush()
             n_tokens += 1
@@ -31,14 +31,19 @@ def tell(model: LanguageModel, prompt: str, limit: int, sampling: Sampling, stop
 
 def tell_many(model: LanguageModel, prompt: str, limit: int, sampling: Sampling, stop: tuple[str, ...], n_samples: int) -> None:
     """Print several stories that begin with the prompt, each under a line that names the seed that tells it again."""
-    ids = model.tokenizer.encode(prompt, bos=True)
-    begin = model.tokenizer.decode(ids[1 : limit + 1])
+    ids = model.encode_prompt(prompt)
+    begin = model.tokenizer.decode(ids[: limit + 1])
     room = room_after(model, ids, limit)
     start = time.perf_counter()
-    texts = model.continue_many(ids, n_samples, room, sampling, stop, stop_ids={model.tokenizer.bos_id})
+    texts = model.continue_many(ids, n_samples, room, sampling, stop, ends_of(model))
     for i, text in enumerate(texts):
         click.echo(f"--- seed {sampling.seed + i} ---\n{begin}{text}")
     click.echo(f"{n_samples} stories in {time.perf_counter() - start:.2f} s", err=True)
+
+
+def ends_of(model: LanguageModel) -> set[int]:
+    """The ids that end a story: BOS, as in run.c, and those that the model's files name; llama2.c's name none."""
+    return {model.tokenizer.bos_id, *model.stop_ids}
 
 
 def room_after(model: LanguageModel, ids: list[int], limit: int) -> int:

@@ -21,7 +21,7 @@ def talk(model: LanguageModel, sampling: Sampling, limit: int, message: str | No
     message = ask("User: ") if message is None and system is not None else message
     with closing(model.engine.sequence(sampling)) as sequence:
         while system is not None and message is not None:
-            ids = model.tokenizer.encode(render(system, message), bos=True)
+            ids = model.tokenizer.encode(render(system, message), bos=model.tokenizer.adds_bos)
             if sequence.position + len(ids) > limit:
                 say_limit(f"a message of {len(ids)} tokens does not fit behind the {sequence.position} so far", limit)
                 return
