@@ -1,0 +1,121 @@
+"""What clients ask for: one class for each body of a POST, with OpenAI's names, defaults and bounds.
+
+The extras that other servers have (top_k, min_p, repetition_penalty, ignore_eos, ...) are here too. What would change the text
+and is not done here is refused; every other unknown field is ignored.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field
+
+from llamita.serve.fields import WHOLE, Body, Inputs, Nullable, Prompts, Stops
+from llamita.serve.limits import MAX_ALTERNATIVES, MAX_BIASES, MAX_CHOICES, MAX_MESSAGES, MAX_TOOLS
+from llamita.serve.messages import Message, NamedTool, Tool
+
+INT32, INT64 = 1 << 31, 1 << 63
+Bias = Annotated[float, Field(ge=-100, le=100)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Share = Annotated[float, Field(ge=0, le=1)]
+TokenCount = Annotated[int, Field(ge=0, lt=INT32), WHOLE]
+Alternatives = Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES), WHOLE]
+
+
+class StreamOptions(Body):
+    """What a stream tells besides text."""
+
+    include_usage: Nullable[bool] = False
+
+
+class ResponseFormat(Body):
+    """What form the answer must have; json_schema: {"name", "schema"}."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Nullable["JsonSchemaFormat | None"] = None
+
+
+class JsonSchemaFormat(Body):
+    """A JSON schema that the answer must satisfy."""
+
+    name: Nullable[str] = ""
+    schema_: Annotated[dict[str, Any] | bool, Field(alias="schema")]
+
+
+class GenerationRequest(Body):
+    """What both kinds of completion have in common."""
+
+    model: Nullable[str] = ""
+    max_tokens: Nullable[TokenCount | None] = None
+    n: Nullable[Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE]] = 1
+    seed: Nullable[Annotated[int, Field(ge=-INT64, lt=INT64), WHOLE] | None] = None
+    temperature: Nullable[Annotated[float, Field(ge=0, le=2)]] = 1.0
+    top_p: Nullable[Share] = 1.0
+    top_k: Nullable[Annotated[int, Field(ge=-1, lt=INT32), WHOLE]] = 0
+    min_p: Nullable[Share] = 0.0
+    presence_penalty: Nullable[Penalty] = 0.0
+    frequency_penalty: Nullable[Penalty] = 0.0
+    repetition_penalty: Nullable[Annotated[float, Field(gt=0, le=100)]] = Field(
+        1.0, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty")
+    )
+    logit_bias: Nullable[Annotated[dict[str, Bias], Field(max_length=MAX_BIASES)]] = Field(default_factory=dict)
+    stop: Nullable[Stops] = Field(default_factory=list)
+    stream: Nullable[bool] = False
+    stream_options: Nullable[StreamOptions] = Field(default_factory=StreamOptions)
+    ignore_eos: Nullable[bool] = False
+    # how other servers ask for a form of the answer: ignoring them would answer something else than was asked for
+    grammar: None = Field(None, description="Not supported; use response_format.")
+    guided_json: None = Field(None, description="Not supported; use response_format.")
+    guided_regex: None = Field(None, description="Not supported.")
+    guided_choice: None = Field(None, description="Not supported.")
+    guided_grammar: None = Field(None, description="Not supported.")
+    structured_outputs: None = Field(None, description="Not supported; use response_format.")
+
+
+class CompletionRequest(GenerationRequest):
+    """POST /v1/completions."""
+
+    prompt: Nullable[Prompts] = Field(default_factory=lambda: [""])
+    max_tokens: Nullable[TokenCount | None] = Field(None, description="16 where the request does not say.")
+    echo: Nullable[bool] = False
+    logprobs: Nullable[Alternatives | None] = None
+    best_of: Nullable[Annotated[int, Field(ge=0, le=20), WHOLE]] = Field(0, description="0 is the same as n.")
+    suffix: Nullable[Literal[""]] = Field("", description="Not supported: the model only reads forwards.")
+    response_format: Nullable[ResponseFormat | None] = None
+
+
+class ChatRequest(GenerationRequest):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: Nullable[TokenCount | None] = None
+    logprobs: Nullable[bool] = False
+    top_logprobs: Nullable[Alternatives] = 0
+    response_format: Nullable[ResponseFormat | None] = None
+    tools: Nullable[Annotated[list[Tool], Field(max_length=MAX_TOOLS)]] = Field(default_factory=list)
+    tool_choice: Nullable[Literal["none", "auto", "required"] | NamedTool | None] = None
+    add_generation_prompt: Nullable[bool] = True
+    chat_template_kwargs: Nullable[dict[str, Any]] = Field(default_factory=dict)
+
+
+class EmbeddingRequest(Body):
+    """POST /v1/embeddings."""
+
+    model: Nullable[str] = ""
+    input: Inputs
+    encoding_format: Nullable[Literal["float", "base64"]] = "float"
+    dimensions: Nullable[Annotated[int, Field(ge=1, lt=INT32), WHOLE] | None] = None
+
+
+class TokenizeRequest(Body):
+    """POST /tokenize: a text (vLLM calls it prompt, llama.cpp content), or the messages of a chat."""
+
+    prompt: Nullable[str | None] = Field(None, validation_alias=AliasChoices("prompt", "content"))
+    messages: Nullable[Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None] = None
+    add_special_tokens: Nullable[bool] = Field(True, validation_alias=AliasChoices("add_special_tokens", "add_special"))
+    add_generation_prompt: Nullable[bool] = True
+    return_token_strs: Nullable[bool] = Field(False, validation_alias=AliasChoices("return_token_strs", "with_pieces"))
+
+
+class DetokenizeRequest(Body):
+    """POST /detokenize."""
+
+    tokens: list[Annotated[int, Field(ge=0), WHOLE]]
