@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from llamita.engine.compiled import kernel_sources, load_work
 from llamita.cache import cache_folder
+from llamita.engine.compiled import kernel_sources, load_work
 from llamita.simd.machine_code import cache_key
 
 PROGRAM = """

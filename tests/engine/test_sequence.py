@@ -124,7 +124,7 @@ def test_a_long_run_is_stopped_from_another_thread():
         sequence.next()
         timer = threading.Timer(0.05, engine.stop)
         timer.start()
-        ids = engine.run_steps(sequence, 4000, np.zeros(0, np.int64))
+        ids = engine.run_steps(sequence, 4000)
         timer.join()
         assert 0 < len(ids) < 4000
         assert sequence.position == 2 + len(ids)
