@@ -4,6 +4,7 @@ import shutil
 from collections import namedtuple
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from llamita.errors import ModelFileError, SettingError
@@ -36,6 +37,7 @@ def test_an_unknown_format_is_refused(tmp_path, tiny_config):
         ("q8_0", "safetensors", "f32"),
         ("f16", "llama2c-v0", "f32"),
         ("q4_0", "llama2c-v2", "q8_0"),
+        ("q8_0", "gguf", None),
     ],
 )
 def test_the_dtype_is_the_models_own_where_the_format_has_it(tiny_config, stored, to, dtype):
@@ -46,6 +48,19 @@ def test_a_model_of_several_dtypes_gets_the_formats_own(tiny_config):
     model, other = random_model(tiny_config, "f16"), random_model(tiny_config, "bf16")
     mixed = replace(model, tensors=model.tensors | {"embedding": other.tensors["embedding"]})
     assert default_dtype(mixed, "safetensors") == "f32"
+
+
+def test_gguf_holds_each_matrix_as_it_is(tmp_path, tiny_config):
+    config = replace(tiny_config, **WIDE)
+    models = [random_model(config, dtype, group=32) for dtype in ("q4_1", "q8_0", "bf16")]
+    mixed = replace(models[0], tensors=models[0].tensors | {"embedding": models[1].tensors["embedding"]})
+    mixed.tensors["layers.0.mlp.up"] = models[2].tensors["layers.0.mlp.up"]
+    write_model(mixed, tmp_path / "model.gguf", "gguf")
+    read = read_model(tmp_path / "model.gguf").tensors
+    assert [read[name].dtype for name in ("layers.0.mlp.down", "embedding", "layers.0.mlp.up")] == ["q4_1", "q8_0", "bf16"]
+    for name, tensor in mixed.tensors.items():
+        error = 2**-11 if name == "embedding" else 0  # the scales of random_model's q8_0 are float32
+        np.testing.assert_allclose(read[name].dequantize(), tensor.dequantize(), rtol=error, atol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("tied", [True, False])

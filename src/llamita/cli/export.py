@@ -4,6 +4,7 @@ What a format holds is in formats/writing.py, what must not be overwritten in fo
 """
 
 import json
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -44,7 +45,7 @@ LONGEST_TEXT_BYTES = 1 << 20
     type=click.Choice(DTYPES),
     default=None,
     help="Of the matrices: f32 in llama2c-v0 and -v1, q8_0 in -v2; f32, f16 or bf16 in safetensors; any in gguf. Else IN's own "
-    "where that is one of them, or f32, or f16 in gguf.",
+    "where the format has it, or f32.",
 )
 @click.option("-z", "--tokenizer", metavar="PATH", default=None, help="The tokenizer to go with it; else the one beside IN.")
 @click.option("--verify", is_flag=True, help="Read OUT back and compare it with IN on real text; exit 1 past a bound.")
@@ -74,14 +75,14 @@ def command(
     from llamita.errors import ModelError
     from llamita.formats import read_model
     from llamita.formats.target import format_of
-    from llamita.formats.writing import check_dtype, default_dtype
+    from llamita.formats.writing import check_dtype
     from llamita.language_model import find_model
 
     if to and version:
         raise click.UsageError("--version: found it beside --to, expected one of the two")
     to = to or (VERSIONS[version] if version else format_of(target, dtype))
+    check_dtype(to, dtype)
     model = read_model(find_model(source), tokenizer)
-    dtype = check_dtype(to, dtype or default_dtype(model, to))
     text = text_for(model, verify_text) if verify or verify_text else None
     facts = write(model, Path(target), to, dtype)
     if not as_json:
@@ -90,28 +91,30 @@ def command(
     if text is not None:
         facts["verify"] = compare(model, Path(target), text)
         complaints = facts["verify"]["complaints"]
+        if not as_json:
+            show_comparison(facts["verify"])
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
-    elif text is not None:
-        show_comparison(facts["verify"])
+        click.echo(as_object(facts))
     if complaints:
         raise ModelError(f"{target}: {'; '.join(complaints)}")
 
 
-def write(model: "Model", path: Path, to: str, dtype: str) -> dict:
+def write(model: "Model", path: Path, to: str, dtype: str | None) -> dict:
     """Write the model and, beside a llama2.c file, its tokenizer; return what there is now."""
     from llamita.cli.progress import counted
     from llamita.formats import weight_paths, write_model
     from llamita.formats.target import check_target
-    from llamita.formats.writing import expected_bytes
+    from llamita.formats.writing import default_dtype, expected_bytes
 
+    dtype = dtype or default_dtype(model, to)
     check_target(path, to, weight_paths(model))
     started = time.monotonic()
     with counted("writing", expected_bytes(model, to, dtype)) as progress:
         write_model(model, path, to, dtype=dtype, progress=progress)
     seconds = time.monotonic() - started
     n_bytes = sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
-    facts = {"path": str(path), "format": to, "dtype": dtype, "bytes": n_bytes, "seconds": round(seconds, 3)}
+    dtypes = dtype or ", ".join(sorted({tensor.dtype for tensor in model.tensors.values() if len(tensor.shape) == 2}))
+    facts = {"path": str(path), "format": to, "dtype": dtypes, "bytes": n_bytes, "seconds": round(seconds, 3)}
     return facts | {"tokenizer": write_tokenizer(model, path, to), "verify": None}
 
 
@@ -159,6 +162,15 @@ def compare(model: "Model", path: Path, text: str) -> dict:
     if written.tokenizer is not None and cast("Tokenizer", written.tokenizer).encode(text) != ids:
         complaints.append("tokenizer: found other ids for this text, expected those of the source")
     return found.to_dict() | {"bounds": asdict(BOUNDS[kind]) | {"dtype": kind}, "complaints": complaints}
+
+
+def as_object(facts: dict) -> str:
+    """JSON, which has no NaN: null stands for it."""
+    verify = facts["verify"] and {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in facts["verify"].items()
+    }
+    return json.dumps(facts | {"verify": verify}, indent=2)
 
 
 def show(facts: dict) -> None:

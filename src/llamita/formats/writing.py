@@ -14,17 +14,15 @@ from llamita.formats.pieces import Progress
 from llamita.model import Model, tensor_shapes
 
 LLAMA2C_VERSIONS = {"llama2c-v0": 0, "llama2c-v1": 1, "llama2c-v2": 2}
-# What `llamita export --to` may say -> the dtypes that such a file can hold its matrices in; the first is taken where a model's
-# have another, or several
+# What `llamita export --to` may say -> the dtypes that such a file can be asked to hold its matrices in
 DTYPES = {
     "llama2c-v0": ("f32",),
     "llama2c-v1": ("f32",),
     "llama2c-v2": ("q8_0",),
     "safetensors": ("f32", "f16", "bf16"),
-    "gguf": ("f16", "f32", "bf16", "q8_0", "q4_0", "q4_1"),
+    "gguf": ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"),
 }
 FORMATS = tuple(DTYPES)
-_BITS_PER_WEIGHT = {"f32": 32, "f16": 16, "bf16": 16}
 
 
 def write_model(
@@ -41,39 +39,43 @@ def write_model(
     default_dtype. progress is told of bytes when they are written: about expected_bytes in the end. Raises SettingError for a
     dtype that the format has no place for, ModelFileError for a model that it cannot hold and for a disk without room.
     """
-    dtype = check_dtype(to, dtype or default_dtype(model, to))
+    check_dtype(to, dtype)
+    dtype = dtype or default_dtype(model, to)
     check_room(path, expected_bytes(model, to, dtype))
-    if to == "safetensors":
-        huggingface_writer.write(model, path, dtype, progress=progress)
-    elif to == "gguf":
+    if to == "gguf":
         gguf_writer.write(model, path, dtype, progress)
+    elif to == "safetensors":
+        huggingface_writer.write(model, path, dtype or "f32", progress=progress)
     else:
         llama2c_writer.write(model, path, LLAMA2C_VERSIONS[to], group, progress)
 
 
-def check_dtype(to: str, dtype: str) -> str:
-    """Return the dtype; raise SettingError unless files of the format `to` hold it."""
+def check_dtype(to: str, dtype: str | None) -> None:
+    """Raise SettingError unless there is a format `to`, and its files can hold the dtype, if one is asked for."""
     if to not in FORMATS:
         raise SettingError(f"format: found {to}, expected {', '.join(FORMATS)}")
-    if dtype not in DTYPES[to]:
+    if dtype is not None and dtype not in DTYPES[to]:
         remedy = "; choose another format" if len(DTYPES[to]) == 1 else ""
         raise SettingError(f"dtype: found {dtype}, expected {', '.join(DTYPES[to])}: {to} has no place for others{remedy}")
-    return dtype
 
 
-def default_dtype(model: Model, to: str) -> str:
-    """The dtype of a model's matrices where the format can hold it, and they have one; else the first of its DTYPES."""
+def default_dtype(model: Model, to: str) -> str | None:
+    """The one dtype of a model's matrices where the format can hold it; else f32, or q8_0 where it holds nothing else.
+
+    None: GGUF, which holds each as it is stored.
+    """
+    if to == "gguf":
+        return None
     stored = {tensor.dtype for tensor in model.tensors.values() if len(tensor.shape) == 2}
-    allowed = DTYPES.get(to, ("f32",))
-    return next(iter(stored)) if len(stored) == 1 and stored <= {*allowed} else allowed[0]
+    return next(iter(stored)) if len(stored) == 1 and stored <= {*DTYPES[to]} else DTYPES[to][0]
 
 
-def expected_bytes(model: Model, to: str, dtype: str) -> int:
-    """Bytes that the weights of a model take in a file, headers and vocabulary left out."""
+def expected_bytes(model: Model, to: str, dtype: str | None) -> int:
+    """Bytes that the weights of a model take in a file, headers and vocabulary left out; dtype as write_model has it."""
     if to in LLAMA2C_VERSIONS:
         group = llama2c_writer.fitting_group(model)
         return llama2c.layout(model.config, LLAMA2C_VERSIONS[to], group)[1]
     if to == "gguf":
         return gguf_writer.weight_bytes(model, dtype)
-    shapes = tensor_shapes(model.config).values()
-    return sum(math.prod(shape) * _BITS_PER_WEIGHT[dtype] for shape in shapes) // 8
+    itemsize = 4 if dtype in (None, "f32") else 2
+    return sum(math.prod(shape) for shape in tensor_shapes(model.config).values()) * itemsize
