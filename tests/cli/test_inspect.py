@@ -2,6 +2,7 @@
 
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,25 @@ def test_the_sum_of_a_folder_is_its_file_of_weights(tmp_path: Path, capsys, tiny
     n_header = 8 + int.from_bytes(weights.read_bytes()[:8], "little")
     assert facts["file"][-1] == {"what": "header", "count": n_header, "bytes_each": 1, "bytes": n_header}
     assert facts["memory"]["weight_bytes"] == tiny_config.n_parameters * (4 if dtype == "f32" else 2)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "q8_0", "q4_1"])
+def test_the_sum_of_a_gguf_file_is_the_file(tmp_path: Path, capsys, tiny_config, dtype: str):
+    config = replace(tiny_config, width=32, head_size=8, mlp_width=64)
+    write_model(random_model(config), tmp_path / "model.gguf", "gguf", dtype=dtype)
+    facts = facts_of(capsys, str(tmp_path / "model.gguf"))
+    assert facts["format"] == "GGUF v3"
+    assert sum(row["bytes"] for row in facts["file"]) == (tmp_path / "model.gguf").stat().st_size
+    assert all(row["count"] * row["bytes_each"] == row["bytes"] for row in facts["file"])
+    n_matrices = config.n_parameters - 32 * 5
+    bytes_by_what = {row["what"]: row["bytes"] for row in facts["file"]}
+    parts = {
+        "f16": {"float16 weights of matrices": 2 * n_matrices},
+        "q8_0": {"int8 weights of matrices": n_matrices, "scales, one per 32 weights": n_matrices // 16},
+        "q4_1": {"pairs of int4 weights of matrices": n_matrices // 2, "offsets, one per 32 weights": n_matrices // 16},
+    }
+    assert bytes_by_what.items() >= parts[dtype].items()
+    assert facts["file"][-1]["what"] == "header, vocabulary and padding"
 
 
 def test_parameters_are_counted_from_the_shapes(capsys):

