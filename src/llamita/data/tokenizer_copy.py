@@ -11,9 +11,11 @@ from pathlib import Path
 from llamita.errors import DataError, TokenizerError, one_line
 from llamita.files import atomic_file
 from llamita.formats import read_tokenizer, write_tokenizer
+from llamita.formats.huggingface_extras import SPECIAL_TOKENS_NAME, TEMPLATE_NAME, TOKENIZER_CONFIG_NAME
 from llamita.tokenizer import Tokenizer
 
 NAMES = ("tokenizer.model", "tokenizer.bin", "tokenizer.json")  # the first that is there encodes: it is the fastest
+EXTRA_NAMES = (TOKENIZER_CONFIG_NAME, SPECIAL_TOKENS_NAME, TEMPLATE_NAME)
 
 
 def find_tokenizer(path: str | os.PathLike[str]) -> Path:
@@ -33,10 +35,17 @@ def copy_tokenizer(path: Path, folder: Path) -> tuple[Path, Tokenizer]:
     tokenizer = read_tokenizer(path)
     tokenizer.encode("", bos=True)
     copied_path = folder / f"tokenizer{path.suffix}"
-    with path.open("rb") as content, atomic_file(copied_path) as file:
-        shutil.copyfileobj(content, file)
+    _copy(path, copied_path)
+    for name in EXTRA_NAMES:  # what a folder of Hugging Face says of BOS, EOS and chat
+        if path.stem == "tokenizer" and path.with_name(name).is_file():
+            _copy(path.with_name(name), folder / name)
     for name in NAMES:
         if name != copied_path.name:
             with suppress(TokenizerError):  # a tokenizer.bin holds byte pairs only, say
                 write_tokenizer(tokenizer, folder / name)
     return copied_path, tokenizer
+
+
+def _copy(path: Path, target: Path) -> None:
+    with path.open("rb") as content, atomic_file(target) as file:
+        shutil.copyfileobj(content, file)

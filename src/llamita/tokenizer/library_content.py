@@ -17,6 +17,11 @@ from llamita.tokenizer.llama2c import MAX_PIECES
 from llamita.tokenizer.sentencepiece import SPACE
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+# Field -> the name of its list in a sequence, and the steps that are known to be sound
+_KINDS = {
+    "normalizer": ("normalizers", {"Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "Prepend", "Replace", "Strip"}),
+    "pre_tokenizer": ("pretokenizers", {"ByteLevel", "Digits", "Metaspace", "Punctuation", "Split", "WhitespaceSplit"}),
+}
 _MAX_SHOWN = 40
 _MAX_DEPTH = 8
 
@@ -53,9 +58,12 @@ def check_content(content: Mapping[str, Any]) -> None:
     if sorted(ids.values()) != list(range(len(ids))) or len(ids) > MAX_PIECES:
         highest = max(ids.values(), default=-1)
         raise TokenizerError(f"ids: found {len(ids)} tokens and {highest} as the highest id, expected each from 0 on once")
-    for step in _steps(content.get("normalizer"), "normalizers"):
-        if step.get("type") == "Precompiled":
-            _check_precompiled(step.get("precompiled_charsmap"))
+    for field, (inner, kinds) in _KINDS.items():
+        for step in _steps(content.get(field), inner):
+            if step.get("type") not in kinds:
+                raise TokenizerError(f"{field}: found {_shown(step.get('type'))}, expected {', '.join(sorted(kinds))}")
+            if step["type"] == "Precompiled":
+                _check_precompiled(step.get("precompiled_charsmap"))
 
 
 def pairs_of(model: Mapping[str, Any]) -> list[tuple[str, str]]:
