@@ -100,7 +100,8 @@ def test_files_of_a_tokenizer_are_copied_to_the_byte(tmp_path, tiny_config, toy,
 def test_a_model_written_over_another_leaves_nothing_of_it(tmp_path, tiny_config, toy):
     folder = tmp_path / "model"
     write_model(toy_model(to_llama2c(toy), tiny_config), folder, "safetensors")
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}')
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00001.safetensors"}}')
     (folder / "notes.txt").write_text("mine")
     squeezing = SentencePieceTokenizer(toy.pieces, toy.scores, toy.types, replace(toy.rules, remove_extra_whitespaces=True))
     write_model(toy_model(squeezing, replace(tiny_config, n_layers=1)), folder, "safetensors")

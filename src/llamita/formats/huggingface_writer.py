@@ -6,6 +6,7 @@ direction is huggingface.py, which says in which order the rows of queries and k
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -22,6 +23,7 @@ from llamita.formats.huggingface import (
     WEIGHTS_NAME,
     huggingface_name,
     rotated_heads,
+    weight_paths,
 )
 from llamita.formats.huggingface_config import TORCH_DTYPES, config_values, generation_values
 from llamita.formats.pieces import Progress, pieces
@@ -41,7 +43,7 @@ def write(
     """Write a model as a Hugging Face folder, all tensors as f32, f16 or bf16.
 
     A new folder appears whole or not at all. In a folder that is there, each file is replaced whole, the weights first and
-    config.json last; other files stay, but for those of another tokenizer and an index of shards. Tokenizer files of
+    config.json last; other files stay, but for those of another tokenizer and shards of weights. Tokenizer files of
     tokenizer_folder are copied byte for byte, missing ones made from the tokenizer. Raises ModelFileError, TokenizerError,
     ModelError for a broken model.
     """
@@ -55,14 +57,22 @@ def write(
     files = _tokenizer_contents(model, tokenizer_folder)
     values = config_values(model.config, dtype, tokenizer)
     with atomic_folder(folder) as target:
+        shards = _shards(target)
         _write_weights(model, target / WEIGHTS_NAME, dtype, progress)
-        stale = {INDEX_NAME} | ({*HUGGINGFACE_NAMES} - set(files) if files else set())
-        for name in stale:
-            (target / name).unlink(missing_ok=True)
+        other_names = {*HUGGINGFACE_NAMES} - set(files) if files else set()
+        for stale in [target / INDEX_NAME, *shards, *(target / name for name in other_names)]:
+            stale.unlink(missing_ok=True)
         for name, content in files.items():
             _write_file(target / name, content)
         _write_file(target / GENERATION_NAME, _json_lines(generation_values(tokenizer, model.stop_ids)))
         _write_file(target / CONFIG_NAME, _json_lines(values))
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The shards of the weights that a folder holds now, none where their index is missing or damaged."""
+    with suppress(ModelFileError):
+        return [path for path in weight_paths(folder) if path.match("*-of-*.safetensors")]
+    return []
 
 
 def _tokenizer_contents(model: Model, tokenizer_folder: str | PathLike[str] | None) -> dict[str, bytes]:
