@@ -79,6 +79,11 @@ def test_one_number_for_each_layer_may_be_a_list_of_the_same(tmp_path):
     assert read(tmp_path, keys).config.mlp_width == 12
 
 
+@pytest.mark.parametrize(("window", "context"), [(8, 8), (4096, 16)])
+def test_a_window_of_attention_bounds_the_context(tmp_path, window, context):
+    assert read(tmp_path, {"llama.attention.sliding_window": (hand.UINT32, window)}).config.context == context
+
+
 @pytest.mark.parametrize(
     ("keys", "factors", "expected"),
     [
@@ -167,7 +172,7 @@ REFUSED_KEYS = {
     "llama.rope.scaling.type: found yarn, expected none or linear": {"llama.rope.scaling.type": (hand.STRING, "yarn")},
     "llama.rope.scaling.attn_factor: found 0.5": {"llama.rope.scaling.attn_factor": (hand.FLOAT32, 0.5)},
     "llama.rope.scaling.factor: found -1.0": {"llama.rope.scaling.factor": (hand.FLOAT32, -1.0)},
-    "llama.attention.sliding_window: found 8": {"llama.attention.sliding_window": (hand.UINT32, 8)},
+    "llama.attention.sliding_window: found -1": {"llama.attention.sliding_window": (hand.INT32, -1)},
     "llama.block_count: found nothing": {"llama.block_count": None},
     "llama.block_count: found 0": {"llama.block_count": (hand.UINT32, 0)},
     "llama.block_count: found 1.0": {"llama.block_count": (hand.FLOAT32, 1.0)},

@@ -51,8 +51,9 @@ def parse_config(
     for key, (allowed, expected) in _ONLY.items():
         if (value := metadata.get(f"{ARCHITECTURE}.{key}", allowed)) != allowed:
             raise ModelFileError(path, f"{ARCHITECTURE}.{key}", shown(value), expected, "llamita does not run such a model")
-    values = {f"{ARCHITECTURE}.attention.head_count_kv": metadata.get(f"{ARCHITECTURE}.attention.head_count"), **metadata}
-    sizes: dict[str, Any] = {field: _count(values, key, path, LIMITS[field]) for key, field in _COUNTS.items()}
+    sizes: dict[str, Any] = {}
+    for key, field in _COUNTS.items():
+        sizes[field] = _count(metadata, key, path, LIMITS[field], sizes["n_heads"] if field == "n_kv_heads" else None)
     if sizes["n_heads"] % sizes["n_kv_heads"]:
         expected = f"a divisor of head_count {sizes['n_heads']}"
         raise ModelFileError(path, f"{ARCHITECTURE}.attention.head_count_kv", sizes["n_kv_heads"], expected)
@@ -64,7 +65,9 @@ def parse_config(
         norm_epsilon=_number(metadata, "attention.layer_norm_rms_epsilon", path, 1.0),
         tied_embedding=False,
     )
-    _check_window(metadata, path, config.context)
+    if metadata.get(f"{ARCHITECTURE}.attention.sliding_window", 0) != 0:  # up to so many tokens attention is that of a Llama
+        window = _count(metadata, "attention.sliding_window", path, LIMITS["context"])
+        config = replace(config, context=min(config.context, window))
     return replace(config, rope_scaling=_rope_scaling(metadata, path, config, rope_factors))
 
 
@@ -73,7 +76,7 @@ def config_metadata(config: ModelConfig) -> dict[str, object]:
     values: dict[str, object] = {"vocab_size": config.vocab_size}
     values |= {key: getattr(config, field) for key, field in _COUNTS.items()}
     values |= dict.fromkeys(_HEAD_SIZES, config.head_size)
-    values |= {"attention.layer_norm_rms_epsilon": config.norm_epsilon, "rope.freq_base": config.rope_theta}
+    values |= {"attention.layer_norm_rms_epsilon": float(config.norm_epsilon), "rope.freq_base": float(config.rope_theta)}
     if config.rope_scaling is not None and config.rope_scaling.kind == "linear":
         values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(config.rope_scaling.factor)}
     return {f"{ARCHITECTURE}.{key}": value for key, value in values.items()}
@@ -125,14 +128,6 @@ def _number(
     if type(value) not in (int, float) or not isinstance(value, int | float) or not 0 < value < below:
         raise ModelFileError(path, name, "nothing" if value is None else shown(value), f"a positive number below {below:g}")
     return float(str(np.float32(value)))  # the number of few digits that was meant: 1e-05, not 9.999999747378752e-06
-
-
-def _check_window(metadata: Mapping[str, object], path: str | PathLike[str], context: int) -> None:
-    """Refuse attention to the last tokens only, where the context is longer."""
-    name = f"{ARCHITECTURE}.attention.sliding_window"
-    window = metadata.get(name, 0)
-    if window and not (isinstance(window, int) and window >= context):
-        raise ModelFileError(path, name, shown(window), f"none shorter than the context of {context}")
 
 
 def _rope_scaling(
