@@ -110,10 +110,11 @@ def test_the_gguf_library_reads_the_same_metadata(tmp_path, toy_sentencepiece_by
     from gguf import GGUFReader
 
     tokenizer = parse_sentencepiece(toy_sentencepiece_bytes, "toy.model")
-    model = random_model(replace(CONFIG, vocab_size=400, rope_scaling=RopeScaling("linear", 2.0)))
+    model = random_model(replace(CONFIG, vocab_size=400, rope_theta=10000, rope_scaling=RopeScaling("linear", 2)))
     model = replace(model, tokenizer=tokenizer, chat_template="{{ messages }}", stop_ids=(2, 7, 9))
     again = written(model, tmp_path / "toy.gguf", "q8_0")
-    fields = {key: field.contents() for key, field in GGUFReader(tmp_path / "toy.gguf").fields.items()}
+    reader = GGUFReader(tmp_path / "toy.gguf")
+    fields = {key: field.contents() for key, field in reader.fields.items()}
     expected = {
         "general.architecture": "llama",
         "general.name": "toy",
@@ -140,6 +141,12 @@ def test_the_gguf_library_reads_the_same_metadata(tmp_path, toy_sentencepiece_by
     }
     assert {key: fields.get(key) for key in expected} == expected
     assert fields["tokenizer.ggml.tokens"] == tokenizer.pieces
+    counts_and_numbers = {
+        "llama.block_count": "UINT32",
+        "llama.rope.freq_base": "FLOAT32",
+        "tokenizer.ggml.token_type": "INT32",
+    }
+    assert {key: reader.fields[key].types[-1].name for key in counts_and_numbers} == counts_and_numbers
     assert (again.chat_template, again.stop_ids) == ("{{ messages }}", (2, 7, 9))
     assert isinstance(again.tokenizer, SentencePieceTokenizer)
     for text in ("Once upon a time", "  a  b ", "😀 日本語\n"):
