@@ -235,9 +235,9 @@ def test_other_types_and_broken_models_are_refused(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["f16", "q8_0"])
 def test_a_large_matrix_takes_the_memory_of_a_piece(tmp_path, dtype):
-    large = Tensor.from_array(np.ones((1 << 17, 64), np.float16))
+    large = Tensor.from_array(np.ones((1 << 16, 64), np.float16))
     model = random_model(replace(CONFIG, tied_embedding=True))
-    model = replace(model, config=replace(model.config, vocab_size=1 << 17), tensors=model.tensors | {"embedding": large})
+    model = replace(model, config=replace(model.config, vocab_size=1 << 16), tensors=model.tensors | {"embedding": large})
     gguf_writer.write(random_model(CONFIG), tmp_path / "m.gguf", dtype)  # loads the library
     tracemalloc.start()
     gguf_writer.write(model, tmp_path / "m.gguf", dtype)
