@@ -75,7 +75,9 @@ def model_not_found(name: str) -> ApiError:
 def overloaded(retry_seconds: float) -> ApiError:
     """429: the queue is full."""
     headers = {"Retry-After": str(max(1, math.ceil(retry_seconds)))}
-    return ApiError(429, "Too many requests are waiting; try again soon.", "overloaded_error", code="queue_full", headers=headers)
+    return ApiError(
+        429, "Too many requests are waiting; try again soon.", "overloaded_error", code="queue_full", headers=headers
+    )
 
 
 def unavailable(why: Literal["loading", "draining", "failed"]) -> ApiError:

@@ -55,7 +55,9 @@ def prompts_of(value: object, most: int = MAX_CHOICES) -> list[str | TokenIds]:
             return [value]
         if all(isinstance(item, list) and item and _is_ids(item) for item in value):
             return _at_most(value, most)
-    raise ValueError("Expected a text, a list of texts, a list of token ids or a list of lists of token ids, none of them empty")
+    raise ValueError(
+        "Expected a text, a list of texts, a list of token ids or a list of lists of token ids, none of them empty"
+    )
 
 
 def _at_most(prompts: list, most: int) -> list:

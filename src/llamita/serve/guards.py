@@ -1,4 +1,4 @@
-"""Who may talk to the server at all: checked before a byte of the body is read. Each guard is an ASGI application around another.
+"""Who may talk to the server at all, checked before a byte of the body is read. Each guard is an ASGI application around one.
 
 HostGuard keeps out pages that reach this machine under a name of their own (DNS rebinding, as in CVE-2024-28224), KeyGuard
 everybody without the key.
@@ -28,7 +28,12 @@ class HostGuard:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._names = {"localhost", settings.host.lower(), socket.gethostname().lower(), *map(str.lower, settings.allowed_hosts)}
+        self._names = {
+            "localhost",
+            settings.host.lower(),
+            socket.gethostname().lower(),
+            *map(str.lower, settings.allowed_hosts),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403 or 431, or pass the request on."""

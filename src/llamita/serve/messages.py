@@ -65,7 +65,11 @@ class Message(Body):
     def plain(self) -> dict[str, Any]:
         """The message as templates read it: what is not there is left out, and arguments are objects."""
         message: dict[str, Any] = {"role": self.role, "content": self.content}
-        optional = {"name": self.name, "tool_call_id": self.tool_call_id, "tool_calls": [_plain_call(c) for c in self.tool_calls]}
+        optional = {
+            "name": self.name,
+            "tool_call_id": self.tool_call_id,
+            "tool_calls": [_plain_call(c) for c in self.tool_calls],
+        }
         return message | {name: value for name, value in optional.items() if value}
 
 

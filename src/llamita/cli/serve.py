@@ -1,0 +1,77 @@
+"""`llamita serve`: a model behind OpenAI's API. Flags only; serve/ does it."""
+
+import time
+
+import click
+
+from llamita.cli import debug_option
+
+
+@click.command("serve", context_settings={"show_default": True})
+@click.argument("model", default="stories")
+@click.option("--host", default="127.0.0.1", help="The address to listen at; others than this machine's own want --api-key.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="0 takes a free one.")
+@click.option(
+    "--api-key", metavar="KEY", default="", envvar="LLAMITA_API_KEY", show_envvar=True,
+    help="Serve only who sends this key; better in the environment, where others do not see it.",
+)  # fmt: skip
+@click.option("--insecure", is_flag=True, help="Serve other machines without a key.")
+@click.option("--allowed-host", metavar="NAME", multiple=True, help="A name by which clients may call this machine; *: any.")
+@click.option("--cors-origin", metavar="URL", multiple=True, help="Let pages of this origin call, such as https://me.example.")
+@click.option("--alias", metavar="NAME", default=None, help="What clients call the model; else as MODEL is called.")
+@click.option("--strict-model", is_flag=True, help="Refuse requests that call the model by another name.")
+@click.option("-z", "--tokenizer", metavar="PATH", default=None, help="Its tokenizer; else the one beside the model.")
+@click.option("--slots", type=click.IntRange(1, 256), default=8, help="Texts that are written at once.")
+@click.option("--max-queue", type=click.IntRange(0), default=64, help="Texts that may wait; more are refused with 429.")
+@click.option(
+    "--context", type=click.IntRange(min=1), default=None, help="Tokens to make room for; else as the model was trained."
+)
+@click.option("--threads", type=click.IntRange(min=1), default=None, help="Threads; else one per core.")
+@click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), default=30.0, help="What answers get to end in.")
+@debug_option
+def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> None:
+    """Serve MODEL (a file, a folder or the name of a bundled model) to OpenAI's clients and to the browser.
+
+    Needs the extra: pip install "llamita[serve]".
+
+    \b
+        llamita serve
+        curl http://127.0.0.1:8080/v1/completions -H "Content-Type: application/json" \\
+            -d '{"prompt": "Once upon a time", "max_tokens": 64}'
+    """
+    from llamita.errors import SettingError
+
+    try:
+        from llamita.serve.server import bind, run_server, url_of
+    except ModuleNotFoundError as error:
+        raise SettingError(f'found no {error.name}, which the server needs: pip install "llamita[serve]"') from None
+    from llamita.formats import read_model
+    from llamita.language_model import find_model
+    from llamita.serve.scheduler import Scheduler
+    from llamita.serve.served_model import ServedModel, open_served
+    from llamita.serve.settings import Settings
+
+    path = find_model(model)
+    settings = Settings(
+        name=alias or path.stem or "model",
+        host=flags["host"],
+        port=flags["port"],
+        api_key=flags["api_key"],
+        insecure=flags["insecure"],
+        cors_origins=flags["cors_origin"],
+        allowed_hosts=flags["allowed_host"],
+        strict_model=flags["strict_model"],
+        drain_seconds=flags["drain"],
+    ).validate()
+
+    def open_model() -> ServedModel:
+        opened = read_model(path, tokenizer)
+        scheduler = Scheduler(opened, flags["threads"], flags["context"], flags["slots"], flags["max_queue"])
+        return open_served(opened, settings.name, int(time.time()), scheduler)
+
+    def say(line: str) -> None:
+        click.echo(f"llamita: {line}", err=True)
+
+    with bind(settings.host, settings.port) as listener:
+        say(f"serving {settings.name} at {url_of(listener)}; Ctrl-C ends it")
+        run_server(settings, listener, open_model, say)
