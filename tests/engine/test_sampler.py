@@ -161,3 +161,37 @@ def test_a_tiny_top_p_keeps_the_most_likely():
     logits = np.zeros(64, np.float32)
     logits[9] = 1e-3
     assert counts(50, logits, top_p=1e-6)[9] == 1
+
+
+def test_presence_and_frequency_penalties_count_what_was_drawn_since_the_prompt():
+    logits = np.zeros(16, np.float32)
+    logits[[3, 5, 7]] = 4.0, 3.0, 2.0
+    history = (5, 5, 5, 5, 3, 3, 7)  # the first four are the prompt
+
+    def adjusted(**fields: Any) -> int:
+        return Sampler(history=history, n_prompt=4, temperature=0.0, **fields)(logits)
+
+    assert adjusted() == 3
+    assert adjusted(frequency_penalty=0.4) == 3  # 4 - 2 * 0.4 > 3
+    assert adjusted(frequency_penalty=0.6) == 5  # 4 - 2 * 0.6 < 3, of which the prompt costs nothing
+    assert adjusted(presence_penalty=0.9) == 3  # once, however often
+    assert adjusted(presence_penalty=1.1) == 5
+    assert adjusted(presence_penalty=-3.0, frequency_penalty=1.1) == 3  # 4 - 2 * 1.1 + 3 > 2 - 1.1 + 3
+
+
+def test_penalties_of_many_ids_equal_their_definition():
+    rng = np.random.default_rng(2)
+    for _ in range(30):
+        logits = rng.standard_normal(VOCAB).astype(np.float32)
+        ids = tuple(rng.integers(0, 40, 300).tolist())
+        repetition, presence, frequency = rng.uniform(1, 2), rng.uniform(-2, 2), rng.uniform(-2, 2)
+        expected = logits.astype(np.float64)
+        for token in set(ids[-64:]):
+            expected[token] = expected[token] / repetition if expected[token] > 0 else expected[token] * repetition
+        for token in set(ids[100:]):
+            expected[token] -= presence + frequency * ids[100:].count(token)
+        sampler = Sampler(
+            history=ids, n_prompt=100, temperature=0.0, repetition_penalty=repetition, presence_penalty=presence,
+            frequency_penalty=frequency,
+        )  # fmt: skip
+        assert sampler(logits) == expected.argmax()

@@ -4,7 +4,6 @@ import gc
 import threading
 import time
 
-import numpy as np
 import pytest
 
 from engine.cases import CASES, make_model, random_ids

@@ -17,6 +17,7 @@ from llamita.config import ModelConfig
 from llamita.engine.compiled import load_work
 from llamita.engine.memory import address_of, aligned
 from llamita.engine.sampling import Sampling
+from llamita.engine.scores import Reading, Score, score_of
 from llamita.engine.sequence import Sequence
 from llamita.engine.state import (
     FIRST_PANELS,
@@ -25,9 +26,11 @@ from llamita.engine.state import (
     JOB_PACK,
     JOB_READ,
     MATRICES_PER_LAYER,
+    MOST_RANKED,
     PAIR_FLOATS,
     PARKED,
     QUERY,
+    RANKING_FLOATS,
     SAMPLER,
     SPAN_FIELDS,
     STATE,
@@ -41,7 +44,7 @@ from llamita.errors import SettingError
 from llamita.model import Model, rope_angles
 from llamita.simd.isa import INSTRUCTION_SETS, LANES, detect_isa
 
-LOGIT_ROWS = 32  # rows of logits held at once when logits of a whole text are asked for
+LOGIT_ROWS = 32  # rows of logits held at once beside those of one token of each sequence
 MAX_THREADS = 60
 LARGE_MODEL = 2_000_000_000  # parameters from which a prompt is read in smaller pieces, so that Ctrl-C is heard
 
@@ -130,13 +133,13 @@ class Engine:
         cache = config.n_layers * self.n_slots * config.n_kv_heads * int(s["context"]) * int(s["head_stride"])
         self._buffer("keys", cache)
         self._buffer("values", cache)
-        wanted = max(self.n_slots, LOGIT_ROWS)
+        self.max_logits = n_logits = min(self.n_slots + LOGIT_ROWS, rows)
         x, query, kv, hidden = (int(s[name]) for name in ("x_stride", "query_stride", "kv_stride", "hidden_stride"))
         shared = {"queries": query, "new_keys": kv, "new_values": kv, "attended": query, "hidden": hidden, "projected": x}
         for name, stride in shared.items():
             self._buffer(name, rows * stride + LANES)
-        self._buffer("last", wanted * x)
-        self.logits_buffer = self._buffer("logits", wanted * int(s["logits_stride"])).reshape(wanted, -1)
+        self._last = self._buffer("last", rows * x).reshape(rows, -1)
+        self.logits_buffer = self._buffer("logits", n_logits * int(s["logits_stride"])).reshape(n_logits, -1)
         tile, planes = INSTRUCTION_SETS[self.isa].query_tile, INSTRUCTION_SETS[self.isa].planes
         longest, most_groups = self._widest_input()
         private = {
@@ -159,8 +162,13 @@ class Engine:
             self._buffer(name, rows, np.int64) for name in ("ids", "row_slots", "row_positions")
         )
         self._spans = self._buffer("spans", SPAN_FIELDS * self.n_slots, np.int64).reshape(-1, SPAN_FIELDS)
-        self._wanted = self._buffer("wanted", wanted, np.int64)
-        self._results = self._buffer("results", max(self.context + 1, self.n_slots, 8 * n), np.int64)
+        self._wanted, self._n_ranked, self._targets = (
+            self._buffer(name, rows, np.int64) for name in ("wanted", "n_ranked", "targets")
+        )
+        self.max_results = max(self.context + 1, rows, 8 * n)
+        self._results = self._buffer("results", self.max_results, np.int64)
+        self._rankings = self._buffer("rankings", RANKING_FLOATS * self.max_results).reshape(-1, RANKING_FLOATS)
+        self._ranking_ids = self._buffer("ranking_ids", MOST_RANKED * self.max_results, np.int64).reshape(-1, MOST_RANKED)
         self._buffers["samplers"] = memory = aligned(self.n_slots * SAMPLER.itemsize, np.uint8)
         self._samplers = memory.view(SAMPLER)
         self._state["samplers"] = address_of(self._samplers)
@@ -226,40 +234,62 @@ class Engine:
         if sum(len(s.pending) for s in sequences) > self.max_rows:
             for s in sequences:
                 self.read_prompt(s)
-        self._fill_rows([(s, s.pending) for s in sequences])
-        return self._sample(sequences, 1, None)
+        return self.run_pass([Reading(s, len(s.pending), draws=True) for s in sequences])[0].tolist()
 
-    def run_steps(self, sequence: Sequence, n_steps: int, stop_ids: np.ndarray) -> list[int]:
+    def run_steps(self, sequence: Sequence, n_steps: int) -> list[int]:
         """n_steps steps of one sequence in one call of compiled code, fewer where a stop id comes, or threads must wait."""
         self._check_ready([sequence])
         if len(sequence.pending) > self.max_rows:
             self.read_prompt(sequence)
-        self._fill_rows([(sequence, sequence.pending)])
-        return self._sample([sequence], n_steps, stop_ids)
+        return self.run_pass([Reading(sequence, len(sequence.pending), draws=True)], n_steps)[:, 0].tolist()
 
     def read_prompt(self, sequence: Sequence) -> None:
         """Read what is pending of a sequence but its last id, in pieces of max_rows."""
         while (n := min(len(sequence.pending) - 1, self.max_rows)) > 0:
-            self._fill_rows([(sequence, sequence.pending[:n])])
-            self._forward(n_wanted=0)
-            sequence.n_read += n
+            self.run_pass([Reading(sequence, n)])
 
     def logits(self, ids: Iterable[int]) -> np.ndarray:
         """Logits float32 (T, V) behind each of T ids, from an empty cache. Takes a free slot for the time."""
         sequence = self.sequence(Sampling(temperature=0))
         try:
             sequence.append(ids)
-            rows = []
-            while len(sequence.pending):
-                piece = sequence.pending[:LOGIT_ROWS]
-                self._fill_rows([(sequence, piece)])
-                self._wanted[: len(piece)] = np.arange(len(piece))
-                self._forward(n_wanted=len(piece))
-                rows.append(self.logits_buffer[: len(piece), : self.config.vocab_size].copy())
-                sequence.n_read += len(piece)
-            return np.concatenate(rows) if rows else np.zeros((0, self.config.vocab_size), np.float32)
+            rows = [np.zeros((0, self.config.vocab_size), np.float32)]
+            while n := min(len(sequence.pending), LOGIT_ROWS):
+                self.run_pass([Reading(sequence, n, wants_logits=True)])
+                rows.append(self.logits_buffer[:n, : self.config.vocab_size].copy())
+            return np.concatenate(rows)
         finally:
             sequence.close()
+
+    def run_pass(self, readings: list[Reading], n_steps: int = 1) -> np.ndarray:
+        """One forward pass over some pending ids of several sequences; the ids that were drawn (steps, sequences that draw).
+
+        Those that draw come first. n_steps > 1 goes on with them alone, in compiled code, until one meets a stop id, `stop` is
+        called or threads must wait. Sizes are the caller's business: max_rows ids, max_logits rows of logits, max_results drawn
+        ids, room in the context.
+        """
+        n_drawn = self._describe(readings)
+        state = self._state
+        state["job"], state["n_steps"], state["steps_done"] = JOB_FORWARD, n_steps, 0
+        self._buffers["signals"][STOP] = 0
+        self._team.run()
+        for reading in readings:
+            sequence = reading.sequence
+            sequence.n_read = sequence.position - 1 if reading.draws else sequence.n_read + reading.n_ids
+        return self._results[: int(state["steps_done"][0]) * n_drawn].reshape(-1, max(n_drawn, 1))
+
+    def score(self, place: int, n_alternatives: int) -> Score:
+        """How likely a token of the last pass was. place: of a drawn one its index in what run_pass returned, flattened; those
+        of other rows with logits come behind them, in order, and tell of the id that follows. Not without ranking.
+        """
+        return score_of(self._rankings[place], self._ranking_ids[place], n_alternatives)
+
+    def hidden_states(self, first: int, n: int) -> np.ndarray:
+        """Final hidden states, behind the last norm, of the last pass's rows that wanted them, from `first`: float64 (n, D)."""
+        first += int(self._state["n_logits"][0])
+        x = self._last[first : first + n, : self.config.width].astype(np.float64)
+        scale = np.sqrt((x * x).mean(1, keepdims=True) + self.config.norm_epsilon)
+        return x / scale * self.weights.norms[-1, : self.config.width]
 
     def read_bandwidth(self) -> float:
         """Bytes a second at which all threads read the weights of a token, as they lie, and do nothing else."""
@@ -293,35 +323,46 @@ class Engine:
             if s.n_read >= s.position:
                 raise SettingError("nothing to read: append at least one id first")
 
-    def _fill_rows(self, parts: list[tuple[Sequence, np.ndarray]]) -> None:
-        """Describe the rows of a pass: some ids of each sequence."""
-        row = 0
-        for i, (sequence, ids) in enumerate(parts):
-            n = len(ids)
-            self._ids[row : row + n] = ids
-            self._row_slots[row : row + n] = sequence.slot
-            self._row_positions[row : row + n] = np.arange(sequence.n_read, sequence.n_read + n)
-            self._spans[i] = row, n, sequence.slot, sequence.n_read
+    def _describe(self, readings: list[Reading]) -> int:
+        """Describe the rows of a pass in the state; how many ids it draws."""
+        row, n_drawn, others, hidden = 0, 0, [], []
+        for i, reading in enumerate(readings):
+            s, n = reading.sequence, reading.n_ids
+            self._ids[row : row + n] = s.pending[:n]
+            self._row_slots[row : row + n] = s.slot
+            self._row_positions[row : row + n] = np.arange(s.n_read, s.n_read + n)
+            self._spans[i] = row, n, s.slot, s.n_read
+            if reading.draws:
+                assert n_drawn == i
+                self._wanted[i], self._n_ranked[i] = row + n - 1, s.n_alternatives
+                n_drawn += 1
+            if reading.wants_logits:
+                others.append((reading, row))
+            if reading.wants_hidden:
+                hidden += range(row, row + n)
             row += n
-            self._wanted[i] = row - 1
-        self._state["n_rows"], self._state["n_spans"] = row, len(parts)
+        n_logits = self._describe_others(others, n_drawn)
+        n_wanted = n_logits + len(hidden)
+        self._wanted[n_logits:n_wanted] = hidden
+        state = self._state
+        state["n_rows"], state["n_spans"], state["n_drawn"] = row, len(readings), n_drawn
+        state["n_logits"], state["n_wanted"] = n_logits, n_wanted
+        assert row <= self.max_rows
+        assert n_logits <= self.max_logits
+        assert n_wanted <= self.max_rows
+        return n_drawn
 
-    def _forward(self, n_wanted: int) -> None:
-        self._state["job"], self._state["n_wanted"], self._state["sample"] = JOB_FORWARD, n_wanted, 0
-        self._team.run()
-
-    def _sample(self, sequences: list[Sequence], n_steps: int, stop_ids: np.ndarray | None) -> list[int]:
-        """Run the pass that _fill_rows described, sample, and go on alone; ids in the order steps, sequences."""
-        state, n = self._state, len(sequences)
-        state["job"], state["n_wanted"], state["sample"], state["n_steps"], state["steps_done"] = JOB_FORWARD, n, 1, n_steps, 0
-        state["n_stop_ids"] = 0 if stop_ids is None else len(stop_ids)
-        state["stop_ids"] = 0 if stop_ids is None else address_of(stop_ids)
-        self._buffers["signals"][STOP] = 0
-        self._team.run()
-        done = int(state["steps_done"][0])
-        for s in sequences:
-            s.n_read = s.position - 1
-        return self._results[: done * n].tolist()
+    def _describe_others(self, others: list[tuple[Reading, int]], n_logits: int) -> int:
+        """Ask for logits of rows that draw nothing, behind the n_logits that do; how many there are then."""
+        for reading, row in others:
+            n, sequence = reading.n_other_logits, reading.sequence
+            place = slice(n_logits, n_logits + n)
+            self._wanted[place], self._n_ranked[place] = np.arange(row, row + n), sequence.n_alternatives
+            targets = sequence.pending[1 : n + 1]  # the last of all has none
+            self._targets[place] = 0
+            self._targets[n_logits : n_logits + len(targets)] = targets
+            n_logits += n
+        return n_logits
 
 
 def _checked(name: str, value: int | None, default: int, most: int) -> int:

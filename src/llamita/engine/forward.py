@@ -213,7 +213,10 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
 
 @piece
 def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, corrections):
-    """Logits of the wanted rows, [n_wanted][logits_stride]; every thread makes a slice of the vocabulary."""
+    """Final activations of the wanted rows, [n_wanted][x_stride], and the logits of the first n_logits of them.
+
+    The activations are those before the last norm; every thread makes a slice of the vocabulary.
+    """
     stride = state.x_stride
     for i in range(state.n_wanted):
         r = get_i64(state.wanted, i)
@@ -224,14 +227,13 @@ def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, cor
     if rank == 0:
         set_i64(state.tickets, 8 * state.n_layers * MATRICES_PER_LAYER, np.int64(0))
     barrier(state.meeting, state.n_threads)
-    head = state.n_layers * MATRICES_PER_LAYER
-    prepare_normed(
-        state, state.last, state.n_wanted, 2 * state.n_layers, head, np.int64(1), normed, quants, factors, corrections
-    )
-    multiply_shared(
-        state, head, normed, stride, quants, factors, corrections, state.logits, state.logits_stride,
-        state.n_threads == 1, state.n_wanted,
-    )  # fmt: skip
+    head, n = state.n_layers * MATRICES_PER_LAYER, state.n_logits
+    if n > 0:
+        prepare_normed(state, state.last, n, 2 * state.n_layers, head, np.int64(1), normed, quants, factors, corrections)
+        multiply_shared(
+            state, head, normed, stride, quants, factors, corrections, state.logits, state.logits_stride,
+            state.n_threads == 1, n,
+        )  # fmt: skip
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Draw the next token from a row of logits: penalties, temperature, top-k, top-p, min-p, and llama2.c's random numbers.
+"""Draw the next token from a row of logits: penalties, mask, temperature, top-k, top-p, min-p, llama2.c's random numbers.
 
 The steps follow llama2.c's run.c, so the same seed draws the same tokens wherever rounding does not decide; sums run over
 vectors here, which run.c does one by one. What run.c does not have is off at its default.
@@ -8,7 +8,7 @@ import numpy as np
 
 from llamita.engine.state import SAMPLER
 from llamita.simd.kernel import kernel, piece
-from llamita.simd.memory import get_f32, get_i64, load, record_reader, set_f32, set_i64, store
+from llamita.simd.memory import get_f32, get_i32, get_i64, load, record_reader, set_f32, set_i64, store
 from llamita.simd.vectors import (
     LANES,
     add,
@@ -53,27 +53,65 @@ def argmax(logits, n_vectors):
     return lowest_index_of(best, reduce_max(best), index)
 
 
+@piece
+def count_ids(ids, first, end, counts):
+    """counts[id] = how often each id of ids[first:end] is there; of other ids counts stays as it is."""
+    for i in range(first, end):
+        set_f32(counts, get_i64(ids, i), np.float32(0.0))
+    for i in range(first, end):
+        token = get_i64(ids, i)
+        set_f32(counts, token, get_f32(counts, token) + np.float32(1.0))
+
+
 @kernel
-def adjust(sampler, logits, vocab_size):
-    """Logit bias, and the repetition penalty over the last penalty_window ids (arXiv:1909.05858), each id once."""
+def adjust(sampler, logits, counts):
+    """Logit bias; repetition penalty over the last penalty_window ids (arXiv:1909.05858), each id once; penalties of drawn ids.
+
+    logit -= count * frequency_penalty + presence_penalty is OpenAI's definition. counts: a buffer like logits.
+    """
     for i in range(sampler.n_bias):
         token = get_i64(sampler.bias_ids, i)
         set_f32(logits, token, get_f32(logits, token) + get_f32(sampler.bias_values, i))
-    penalty = sampler.repetition_penalty
-    if penalty == np.float32(1.0):
-        return
-    first = max(sampler.n_history - sampler.penalty_window, 0)
-    for i in range(first, sampler.n_history):
-        token = get_i64(sampler.history, i)
-        seen = False
-        for earlier in range(first, i):
-            seen = seen or get_i64(sampler.history, earlier) == token
-        if not seen and 0 <= token < vocab_size:
-            logit = get_f32(logits, token)
-            set_f32(logits, token, logit / penalty if logit > 0 else logit * penalty)
+    penalty, n = sampler.repetition_penalty, sampler.n_history
+    if penalty != np.float32(1.0):
+        first = max(n - sampler.penalty_window, 0)
+        count_ids(sampler.history, first, n, counts)
+        for i in range(first, n):
+            token = get_i64(sampler.history, i)
+            if get_f32(counts, token) > 0:
+                logit = get_f32(logits, token)
+                set_f32(logits, token, logit / penalty if logit > 0 else logit * penalty)
+                set_f32(counts, token, np.float32(0.0))
+    presence, frequency = sampler.presence_penalty, sampler.frequency_penalty
+    if presence != np.float32(0.0) or frequency != np.float32(0.0):
+        count_ids(sampler.history, sampler.n_prompt, n, counts)
+        for i in range(sampler.n_prompt, n):
+            token = get_i64(sampler.history, i)
+            count = get_f32(counts, token)
+            if count > 0:
+                set_f32(logits, token, get_f32(logits, token) - (count * frequency + presence))
+                set_f32(counts, token, np.float32(0.0))
 
 
-@piece
+@kernel
+def hide_forbidden(mask, logits, vocab_size):
+    """Logits of ids whose bit in mask (32 a word) is 0 become -inf."""
+    for first in range(0, vocab_size, 32):
+        word = get_i32(mask, first >> 5)
+        if word != -1:
+            for i in range(first, min(first + 32, vocab_size)):
+                if word >> (i - first) & 1 == 0:
+                    set_f32(logits, i, MINUS_INFINITY)
+
+
+@kernel
+def hide_padding(logits, vocab_size, n_vectors):
+    """Numbers behind the vocabulary become -inf."""
+    for i in range(vocab_size, n_vectors * LANES):
+        set_f32(logits, i, MINUS_INFINITY)
+
+
+@kernel
 def exponentiate(logits, out, n_vectors, temperature):
     """out = exp((logit - largest) / temperature); returns the sum."""
     largest = load(logits, 0)
@@ -184,11 +222,12 @@ def pick_of_top(weights, ids, n, top_k, enough, coin):
 def sample_row(sampler, logits, vocab_size, n_vectors, scratch, candidates, candidate_ids):
     """One token id for one row of logits float32[16 * n_vectors], which may be changed; appends it to the history.
 
-    scratch, candidates: float32 buffers, candidate_ids: int64, all of that size.
+    scratch, candidates: float32 buffers, candidate_ids: int64, all of that size; scratch may be the logits themselves.
     """
-    for i in range(vocab_size, n_vectors * LANES):
-        set_f32(logits, i, MINUS_INFINITY)
-    adjust(sampler, logits, vocab_size)
+    hide_padding(logits, vocab_size, n_vectors)
+    adjust(sampler, logits, candidates)
+    if sampler.mask != 0:
+        hide_forbidden(sampler.mask, logits, vocab_size)
     if sampler.temperature == np.float32(0.0):
         token = argmax(logits, n_vectors)
     else:

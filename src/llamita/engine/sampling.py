@@ -14,8 +14,9 @@ class Sampling:
     probabilities
     sum up to this (arXiv:1904.09751); 0 or 1: all. top_k: only the k most likely; 0: all. min_p: only tokens at least this
     times as likely as the most likely (arXiv:2407.01082). repetition_penalty: divides the (positive) logits of the last
-    repetition_window ids (arXiv:1909.05858). logit_bias: id -> number added to its logit. seed: the state of the xorshift64*
-    generator, 64 bits, not 0; equal seeds draw equal tokens.
+    repetition_window ids (arXiv:1909.05858). presence_penalty, frequency_penalty: taken from the logits of ids drawn since the
+    prompt, the one once, the other as often as they were drawn (OpenAI's definition). logit_bias: id -> number added to its
+    logit. seed: the state of the xorshift64* generator, 64 bits, not 0; equal seeds draw equal tokens.
     """
 
     temperature: float = 1.0
@@ -24,6 +25,8 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     repetition_window: int = 64
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int = 1
 
@@ -36,6 +39,8 @@ class Sampling:
             "min_p": (self.min_p, 0.0, 1.0),
             "repetition_penalty": (self.repetition_penalty, 1e-6, 1e6),
             "repetition_window": (self.repetition_window, 0, 1 << 31),
+            "presence_penalty": (self.presence_penalty, -1e6, 1e6),
+            "frequency_penalty": (self.frequency_penalty, -1e6, 1e6),
         }
         for name, (value, low, high) in ranges.items():
             if not low <= value <= high:  # NaN fails too

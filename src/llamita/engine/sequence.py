@@ -30,6 +30,8 @@ class Sequence:
         self._history = aligned(engine.context + 1, np.int64)
         self._sampler = engine.sampler_record(slot)
         self._sampler["history"], self._sampler["n_history"] = address_of(self._history), 0
+        self._stop_ids, self._mask = np.zeros(0, np.int64), aligned(-(-engine.config.vocab_size // 32), np.uint32)
+        self.n_alternatives = -1  # how many likeliest ids Engine.score tells of each token; -1: it tells nothing
         self._apply(sampling)
 
     def _apply(self, sampling: Sampling) -> None:
@@ -43,6 +45,7 @@ class Sequence:
         record["temperature"], record["top_p"], record["min_p"] = sampling.temperature, sampling.top_p, sampling.min_p
         record["top_k"] = sampling.top_k
         record["repetition_penalty"], record["penalty_window"] = sampling.repetition_penalty, sampling.repetition_window
+        record["presence_penalty"], record["frequency_penalty"] = sampling.presence_penalty, sampling.frequency_penalty
         record["n_bias"] = len(self._bias_ids)
         record["bias_ids"], record["bias_values"] = address_of(self._bias_ids), address_of(self._bias_values)
 
@@ -77,7 +80,7 @@ class Sequence:
         if len(new) and not 0 <= new.min() <= new.max() < config.vocab_size:
             raise SettingError(f"token ids: found {new.min()} to {new.max()}, expected 0 to {config.vocab_size - 1}")
         self._history[position : position + len(new)] = new
-        self._sampler["n_history"] = position + len(new)
+        self._sampler["n_history"] = self._sampler["n_prompt"] = position + len(new)
 
     def next(self) -> int:
         """Read what is pending and choose one id, which becomes pending. Raises SettingError when the context is full."""
@@ -85,18 +88,41 @@ class Sequence:
 
     def run(self, n: int, stop_ids: Iterable[int] = ()) -> list[int]:
         """`next` up to n times, in compiled code; ends after a stop id or where the context does."""
-        stop, ids = np.array(list(stop_ids), np.int64), []
+        self.stop_after(stop_ids)
+        stop, ids = self._stop_ids, []
         n_steps = 1
         while len(ids) < n and not self.is_full:
             n_steps = min(n_steps, n - len(ids), self._engine.context - self.position + 1)
             started = time.perf_counter()
-            made = self._engine.run_steps(self, n_steps, stop)
+            made = self._engine.run_steps(self, n_steps)
             ids += made
             if len(stop) and ids[-1] in stop:
                 break
             seconds = (time.perf_counter() - started) / len(made)
             n_steps = max(1, int(PATIENCE_SECONDS / max(seconds, 1e-6)))
         return ids
+
+    def stop_after(self, stop_ids: Iterable[int]) -> None:
+        """Let calls that make several tokens end after one of these."""
+        self._stop_ids = np.array(list(stop_ids), np.int64)
+        self._sampler["stop_ids"], self._sampler["n_stop_ids"] = address_of(self._stop_ids), len(self._stop_ids)
+
+    def allow(self, mask: np.ndarray | None) -> None:
+        """Draw the following tokens among the ids of a mask: bits, id i in bit i % 32 of word i // 32; None: among all.
+
+        Raises SettingError when it allows no id of the vocabulary, or has another size.
+        """
+        self._sampler["mask"] = 0
+        if mask is None:
+            return
+        if mask.shape != self._mask.shape or mask.dtype.itemsize != 4:
+            raise SettingError(f"mask: found {mask.dtype}{list(mask.shape)}, expected uint32{list(self._mask.shape)}")
+        self._mask[:] = mask.view(np.uint32)
+        if (spare := -self._engine.config.vocab_size % 32) > 0:
+            self._mask[-1] &= np.uint32((1 << 32 - spare) - 1)
+        if not self._mask.any():
+            raise SettingError("mask: found no allowed id, expected at least one")
+        self._sampler["mask"] = address_of(self._mask)
 
     def read(self) -> None:
         """Read pending ids into the cache but the last, so that a fork need not read them again."""
@@ -118,7 +144,25 @@ class Sequence:
         if not 0 <= position <= self.position:
             raise SettingError(f"position: found {position}, expected 0 to {self.position}")
         self._sampler["n_history"] = position
+        self._sampler["n_prompt"] = min(int(self._sampler["n_prompt"]), position)
         self.n_read = min(self.n_read, max(position - 1, 0))  # the last id is read again, for its logits
+
+    def reuse(self, sampling: Sampling, n_kept: int) -> None:
+        """Begin another text in this slot, of which the first n_kept ids are those that were read here. `append` the others."""
+        assert n_kept <= self.n_read
+        self.sampling = sampling.validate()
+        self._sampler["n_history"] = self._sampler["n_prompt"] = self.n_read = n_kept
+        self.n_alternatives = -1
+        self.stop_after(())
+        self.allow(None)
+        self._apply(sampling)
+
+    def take_over(self, other: Sequence, n: int) -> None:
+        """Copy the first n ids, which `other` has read, with their place in the cache; for those ids here, read or pending."""
+        assert n <= other.n_read
+        self._engine.copy_cache(other.slot, self.slot, n)
+        self._history[:n] = other._history[:n]
+        self.n_read = n
 
     def fork(self, n: int) -> list[Sequence]:
         """n new sequences that go on from here, the i-th with seed + i + 1; what was read is copied, not read again."""
@@ -128,9 +172,9 @@ class Sequence:
             seed = (self.sampling.seed + i + 1) % (1 << 64) or 1
             settings = {**self.sampling.__dict__, "seed": seed}
             fork = self._engine.sequence(Sampling(**settings))
-            self._engine.copy_cache(self.slot, fork.slot, self.n_read)
+            fork.take_over(self, self.n_read)
             fork._history[: self.position] = self._history[: self.position]
-            fork._sampler["n_history"], fork.n_read = self.position, self.n_read
+            fork._sampler["n_history"], fork._sampler["n_prompt"] = self.position, self._sampler["n_prompt"]
             forks.append(fork)
         return forks
 

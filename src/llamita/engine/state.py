@@ -21,9 +21,12 @@ QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = range(7)
 MATRICES_PER_LAYER = 7
 
 
+def _fields(integers: str, floats: str) -> list[tuple[str, type]]:
+    return [(name, np.int64) for name in integers.split()] + [(name, np.float32) for name in floats.split()]
+
+
 def _record(integers: str, floats: str = "") -> np.dtype:
-    fields = [(name, np.int64) for name in integers.split()] + [(name, np.float32) for name in floats.split()]
-    return np.dtype(fields, align=True)
+    return np.dtype(_fields(integers, floats), align=True)
 
 
 # ROWS_*: rows[columns] row_bytes apart; of integers: groups group_bytes apart, each of `group` weights (quant.py tells how they
@@ -36,13 +39,11 @@ MATRIX = _record(
     "multiplier",
 )
 
-# One of each sequence: how its next token is drawn. rng is the xorshift state; history holds all its ids.
-SAMPLER = np.dtype(
-    [("rng", np.uint64)]
-    + [(name, np.int64) for name in ["top_k", "penalty_window", "n_bias", "bias_ids", "bias_values", "history", "n_history"]]
-    + [(name, np.float32) for name in ["temperature", "top_p", "min_p", "repetition_penalty"]],
-    align=True,
-)
+# One of each sequence: how its next token is drawn. rng is the xorshift state; history holds all its ids, from n_prompt on
+# those that were drawn. mask: 0, or the address of one bit for each id that may be drawn. stop_ids end a call after them.
+_SAMPLER_INTEGERS = "top_k penalty_window n_bias bias_ids bias_values history n_history n_prompt mask stop_ids n_stop_ids"
+_SAMPLER_FLOATS = "temperature top_p min_p repetition_penalty presence_penalty frequency_penalty"
+SAMPLER = np.dtype([("rng", np.uint64), *_fields(_SAMPLER_INTEGERS, _SAMPLER_FLOATS)], align=True)
 
 STATE = _record(
     # sizes
@@ -60,8 +61,11 @@ STATE = _record(
     # the team: meeting = barrier memory, signals = see work.py
     "n_threads meeting signals long_waits tickets "
     # the job
-    "job published n_rows ids row_slots row_positions n_spans spans n_wanted wanted "
-    "sample samplers n_steps steps_done go_on results stop_ids n_stop_ids "
+    "job published n_rows ids row_slots row_positions n_spans spans "
+    # rows whose final activations are wanted: of the first n_drawn (the first spans' last) the next token is drawn, of the
+    # first n_logits the logits are made; n_ranked says of each of those how many likeliest ids are wanted, or -1
+    "n_wanted wanted n_logits n_drawn n_ranked targets rankings ranking_ids "
+    "samplers n_steps steps_done go_on results "
     # jobs besides the forward pass
     "source target read_from read_bytes",
     "norm_epsilon score_scale",
@@ -69,6 +73,12 @@ STATE = _record(
 
 # fields of a span, int64[4]: consecutive rows that belong to one sequence
 SPAN_FIRST_ROW, SPAN_ROWS, SPAN_SLOT, SPAN_POSITION, SPAN_FIELDS = range(5)
+
+# what is kept of the logits of a ranked row, float32: the largest, the sum of exp(logit - largest), the logit of the token that
+# was drawn (of a prompt: that follows, its target), and the largest ones, whose ids are in ranking_ids
+RANK_LARGEST, RANK_SUM, RANK_LOGIT, RANK_BEST = range(4)
+MOST_RANKED = 20
+RANKING_FLOATS = RANK_BEST + MOST_RANKED
 
 # signals, int64, a cache line (8) each: number of jobs so far; wish to stop; of each rank: whether it is parked, jobs it has
 # seen

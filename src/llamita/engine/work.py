@@ -8,13 +8,17 @@ import numpy as np
 
 from llamita.engine.forward import forward
 from llamita.engine.pack import pack
+from llamita.engine.ranking import rank_row
 from llamita.engine.sampler import sample_row, sampler_at
 from llamita.engine.state import (
     JOB_FORWARD,
     JOB_PACK,
     JOBS,
     LONG_WAITS,
+    MOST_RANKED,
     PARKED,
+    RANK_LOGIT,
+    RANKING_FLOATS,
     SPAN_FIELDS,
     SPAN_FIRST_ROW,
     SPAN_POSITION,
@@ -25,7 +29,7 @@ from llamita.engine.state import (
 )
 from llamita.simd.atomics import atomic_add, atomic_exchange, atomic_load, barrier, let_others_run, pause
 from llamita.simd.kernel import kernel, piece
-from llamita.simd.memory import get_i64, load, record_reader, set_i64
+from llamita.simd.memory import get_f32, get_i64, load, record_reader, set_f32, set_i64
 from llamita.simd.vectors import LANES, add, reduce_max, splat
 
 state_at = record_reader(STATE)
@@ -35,62 +39,70 @@ SPINS = 4_000  # pauses before it offers its core to others
 
 
 @piece
-def sample_wanted(state, rank):
-    """Sample the wanted rows, which belong to the spans in the same order; the threads take turns."""
-    scratch = 4 * rank * state.logits_stride
-    for i in range(rank, state.n_wanted, state.n_threads):
-        slot = get_i64(state.spans + 8 * SPAN_FIELDS * i, SPAN_SLOT)
-        token = sample_row(
-            sampler_at(state.samplers, slot), state.logits + 4 * i * state.logits_stride, state.vocab_size,
-            state.logits_stride // LANES, state.probabilities + scratch, state.candidates + scratch,
-            state.candidate_ids + 2 * scratch,
-        )  # fmt: skip
-        set_i64(state.results, state.steps_done * state.n_wanted + i, token)
+def use_logits(state, rank):
+    """Rank rows of logits where that is wanted; draw a token of the first n_drawn, whose spans come in the same order.
+
+    The threads take turns.
+    """
+    size, n_vectors, scratch = state.vocab_size, state.logits_stride // LANES, 4 * rank * state.logits_stride
+    probabilities, candidates = state.probabilities + scratch, state.candidates + scratch
+    for i in range(rank, state.n_logits, state.n_threads):
+        logits, place = state.logits + 4 * i * state.logits_stride, state.steps_done * state.n_drawn + i
+        ranking, n_best = state.rankings + 4 * RANKING_FLOATS * place, get_i64(state.n_ranked, i)
+        row, token = logits, get_i64(state.targets, i)
+        if n_best >= 0:
+            rank_row(logits, size, n_vectors, n_best, probabilities, ranking, state.ranking_ids + 8 * MOST_RANKED * place)
+            row = probabilities  # a copy: the logits stay as they are
+        if i < state.n_drawn:
+            sampler = sampler_at(state.samplers, get_i64(state.spans + 8 * SPAN_FIELDS * i, SPAN_SLOT))
+            token = sample_row(sampler, row, size, n_vectors, probabilities, candidates, state.candidate_ids + 2 * scratch)
+            set_i64(state.results, place, token)
+        if n_best >= 0:
+            set_f32(ranking, RANK_LOGIT, get_f32(logits, token))
 
 
 @kernel
-def is_stop_id(state, token):
+def is_stop_id(sampler, token):
     """Whether a token ends the loop."""
-    for i in range(state.n_stop_ids):
-        if get_i64(state.stop_ids, i) == token:
+    for i in range(sampler.n_stop_ids):
+        if get_i64(sampler.stop_ids, i) == token:
             return True
     return False
 
 
 @piece
 def prepare_next_step(state):
-    """Make the sampled tokens the rows of the next step; decide whether there is one."""
-    done = state.steps_done
-    for i in range(state.n_wanted):
-        token, span = get_i64(state.results, done * state.n_wanted + i), state.spans + 8 * SPAN_FIELDS * i
-        position = get_i64(span, SPAN_POSITION) + get_i64(span, SPAN_ROWS)
+    """Make the drawn tokens the rows of the next step; decide whether there is one."""
+    done, n = state.steps_done, state.n_drawn
+    stopped = atomic_load(state.signals, STOP) != 0
+    # a wait that was too long: go back to Python, where the team decides how to go on
+    stopped = stopped or get_i64(state.meeting, LONG_WAITS) != state.long_waits
+    for i in range(n):
+        token, span = get_i64(state.results, done * n + i), state.spans + 8 * SPAN_FIELDS * i
+        position, slot = get_i64(span, SPAN_POSITION) + get_i64(span, SPAN_ROWS), get_i64(span, SPAN_SLOT)
         set_i64(span, SPAN_FIRST_ROW, i)
         set_i64(span, SPAN_ROWS, np.int64(1))
         set_i64(span, SPAN_POSITION, position)
         set_i64(state.ids, i, token)
-        set_i64(state.row_slots, i, get_i64(span, SPAN_SLOT))
+        set_i64(state.row_slots, i, slot)
         set_i64(state.row_positions, i, position)
         set_i64(state.wanted, i, i)
-    state.n_rows = state.n_wanted
+        stopped = stopped or is_stop_id(sampler_at(state.samplers, slot), token)
+    state.n_rows, state.n_spans, state.n_wanted, state.n_logits = n, n, n, n
     state.steps_done = done + 1
-    stopped = atomic_load(state.signals, STOP) != 0
-    # a wait that was too long: go back to Python, where the team decides how to go on
-    stopped = stopped or get_i64(state.meeting, LONG_WAITS) != state.long_waits
-    if state.n_wanted == 1:
-        stopped = stopped or is_stop_id(state, get_i64(state.results, done))
     state.go_on = np.int64(state.steps_done < state.n_steps and not stopped)
 
 
 @piece
 def generate(state, rank):
-    """n_steps forward passes, each fed with the tokens that the one before chose; or one pass without sampling."""
+    """n_steps forward passes, each fed with the tokens that the one before drew; or one pass that draws none."""
     while True:
         forward(state, rank)
         barrier(state.meeting, state.n_threads)
-        if state.sample == 0:
+        use_logits(state, rank)
+        if state.n_drawn == 0:
             break
-        sample_wanted(state, rank)
-        if state.n_wanted > 1:
+        if state.n_logits > 1:
             barrier(state.meeting, state.n_threads)
         if rank == 0:
             prepare_next_step(state)

@@ -28,7 +28,7 @@ class TokenConstraint(Protocol):
         ...
 
     def mask(self) -> np.ndarray:
-        """The allowed ids (at least one) as bits, uint32 or int32 [ceil(vocab_size / 32)]: id i in bit i % 32 of word i // 32."""
+        """The allowed ids (at least one), uint32 or int32 [ceil(vocab_size / 32)]: id i is bit i % 32 of word i // 32."""
         ...
 
     def accept(self, token_id: int) -> None:
