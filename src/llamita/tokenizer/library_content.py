@@ -55,7 +55,7 @@ def check_content(content: Mapping[str, Any]) -> None:
             raise TokenizerError(f"added token: found {_shown(token)}, expected id, content, {', '.join(_FLAGS)}")
         if ids.setdefault(token["content"], token["id"]) != token["id"]:
             raise TokenizerError(f"added token: found {_shown(token['content'])} with two ids, expected one")
-    if sorted(ids.values()) != list(range(len(ids))) or len(ids) > MAX_PIECES:
+    if sorted(ids.values()) != list(range(len(ids))) or not 0 < len(ids) <= MAX_PIECES:
         highest = max(ids.values(), default=-1)
         raise TokenizerError(f"ids: found {len(ids)} tokens and {highest} as the highest id, expected each from 0 on once")
     for field, (inner, kinds) in _KINDS.items():
