@@ -42,7 +42,7 @@ def describe_model(subject: Subject, findings: Findings) -> dict:
     config, protocol = subject.model.config, findings.protocol
     return {
         "model": subject.label,
-        "dtype": subject.dtype,
+        "dtype": subject.stored,
         "group": subject.group,
         "parameters": config.n_parameters,
         "config": config.to_dict(),

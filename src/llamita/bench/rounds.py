@@ -94,11 +94,8 @@ def _measure_peer(peer: Peer, subject: Subject, findings: Findings) -> bool:
 
 def _measure_starts(subject: Subject, findings: Findings, tell: Tell) -> None:
     """Start `llamita run` in fresh processes: one to warm up, then the repetitions."""
-    if subject.llama2c_file is None:
-        findings.notes.append(f"start and memory: llama2.c's files hold no {subject.dtype}, left out")
-        return
     protocol = findings.protocol
-    command = [sys.executable, "-m", "llamita", "run", subject.llama2c_file, "-z", subject.tokenizer_file, "-t", "0"]
+    command = [sys.executable, "-m", "llamita", "run", *subject.own_command, "-t", "0"]
     command += ["-n", protocol.decode_tokens, "--threads", protocol.n_threads, "--logit-bias", "1=-inf"]  # BOS would end it
     tell(f"{subject.label} {subject.dtype}: starting fresh processes")
     for i in range(1 + protocol.repetitions):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from llamita.config import PRESETS, ModelConfig
-from llamita.formats import gguf_writer, read_model, write_model, write_tokenizer
+from llamita.formats import gguf_writer, read_model, weight_paths, write_model, write_tokenizer
 from llamita.model import Model, random_model, tensor_shapes
 from llamita.quant import Tensor
 from llamita.tokenizer import Tokenizer
@@ -29,6 +29,8 @@ class Subject:
         self.tokenizer = cast(Tokenizer, model.tokenizer or made_up_tokenizer(model.config.vocab_size))
         head = model.head
         self.dtype, self.group = head.dtype, head.group
+        kinds = sorted({tensor.dtype for tensor in model.tensors.values() if len(tensor.shape) == 2})
+        self.stored = " and ".join(kinds)  # what a title says of a model whose matrices differ
 
     @property
     def llama2c_file(self) -> Path | None:
@@ -40,6 +42,16 @@ class Subject:
         if not path.exists():
             write_model(self.model, path, to)
         return path
+
+    @property
+    def own_command(self) -> list[str]:
+        """The model as `llamita run` takes it: the file that it came from, or one of its random weights; a tokenizer; a prompt.
+
+        A model that begins texts with BOS gets no prompt, so that the first byte is a token that it chose.
+        """
+        own = self.model.name if weight_paths(self.model) else self.llama2c_file or self.gguf_file
+        tokenizer = [] if self.model.tokenizer else ["-z", str(self.tokenizer_file)]
+        return [str(own), *tokenizer, *([] if self.tokenizer.adds_bos else ["-i", PROMPT])]
 
     @property
     def gguf_file(self) -> Path:
