@@ -1,0 +1,89 @@
+"""A model quantized on opening: the copy in the cache folder."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llamita.config import ModelConfig
+from llamita.errors import SettingError
+from llamita.formats import read_model, write_model
+from llamita.formats.quantized_copy import forget_oldest, quantized
+from llamita.model import Model, random_model
+
+CONFIG = ModelConfig(64, 2, 4, 2, 96, 100, 32, tied_embedding=False)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LLAMITA_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    write_model(random_model(CONFIG), tmp_path / "model.bin", "llama2c-v0")
+    return tmp_path / "model.bin"
+
+
+def matrices(model: Model) -> dict[str, np.ndarray]:
+    return {name: tensor.dequantize() for name, tensor in model.tensors.items()}
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("q8_0", 0.02), ("q4_0", 0.4)])
+def test_matrices_are_quantized_once_and_then_mapped(path: Path, cache: Path, capfd, dtype: str, bound: float):
+    source, first = read_model(path), read_model(path, dtype=dtype)
+    assert "quantizing" in capfd.readouterr().err
+    again = read_model(path, dtype=dtype)
+    assert capfd.readouterr().err == ""
+    assert len(list(cache.iterdir())) == 1
+    assert {tensor.dtype for tensor in again.tensors.values() if len(tensor.shape) == 2} == {dtype}
+    assert (again.config, again.name) == (source.config, source.name)
+    for name, expected in matrices(source).items():
+        assert np.array_equal(matrices(first)[name], matrices(again)[name])
+        assert np.abs(matrices(again)[name] - expected).max() < bound
+
+
+def test_a_changed_file_gets_a_new_copy(path: Path, cache: Path):
+    read_model(path, dtype="q4_0")
+    write_model(random_model(CONFIG, seed=1), path, "llama2c-v0")
+    expected = read_model(path)
+    assert np.abs(matrices(read_model(path, dtype="q4_0"))["head"] - matrices(expected)["head"]).max() < 0.4
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_damaged_copy_is_made_again(path: Path, cache: Path, capfd):
+    good = matrices(read_model(path, dtype="q8_0"))
+    [copy] = cache.iterdir()
+    damaged = copy.read_bytes()[:1000]
+    copy.unlink()  # the file that is mapped stays whole
+    copy.write_bytes(damaged)
+    capfd.readouterr()
+    found = matrices(read_model(path, dtype="q8_0"))
+    assert "quantizing" in capfd.readouterr().err
+    assert all(np.array_equal(found[name], good[name]) for name in good)
+
+
+def test_without_a_folder_the_model_is_converted_in_memory(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("llamita.formats.quantized_copy.cache_folder", lambda: None)
+    assert read_model(path, dtype="q8_0").tensors["head"].dtype == "q8_0"
+
+
+def test_a_model_of_the_dtype_stays_as_it_is(path: Path, cache: Path):
+    model = random_model(CONFIG, "q8_0", 32)
+    assert quantized(model, "q8_0", [path]) is model
+    with pytest.raises(SettingError, match="dtype: found q2_k, expected q8_0 or q4_0"):
+        quantized(replace(model), "q2_k", [path])
+    assert not cache.exists()
+
+
+def test_the_copies_used_least_lately_go_first(tmp_path: Path):
+    for age, name in enumerate(("new", "middle", "old")):
+        (tmp_path / f"{name}.gguf").write_bytes(bytes(1000))
+        os.utime(tmp_path / f"{name}.gguf", (0, 1_000_000 - age))
+    forget_oldest(tmp_path, limit_bytes=2500)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["middle.gguf", "new.gguf"]
+    forget_oldest(tmp_path, limit_bytes=10)
+    assert [path.name for path in tmp_path.iterdir()] == ["new.gguf"]
