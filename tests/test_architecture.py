@@ -63,6 +63,8 @@ ONLY_HOMES = {
     "fastapi": {"serve"},
     "starlette": {"serve"},
     "uvicorn": {"serve"},
+    "pydantic": {"serve"},
+    "llguidance": {"serve"},
     "click": {"cli"},
     "sentencepiece": {"tokenizer"},
     "tokenizers": {"tokenizer"},
@@ -121,8 +123,8 @@ def test_every_library_that_we_import_is_declared():
     declared = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
     names = {re.split("[^a-z0-9-]", requirement.lower())[0].replace("-", "_") for requirement in declared}
     imported = {name.partition(".")[0] for path in MODULES for name in imports_of(path)}
-    comes_with_numba = {"llvmlite"}  # pinned to the release by it
-    assert imported - set(sys.stdlib_module_names) - {"llamita"} - comes_with_numba <= names
+    comes_along = {"llvmlite", "pydantic_core"}  # with numba and pydantic, which pin them to their releases
+    assert imported - set(sys.stdlib_module_names) - {"llamita"} - comes_along <= names
 
 
 def is_effect(statement: ast.stmt) -> bool:

@@ -1,7 +1,5 @@
 """`llamita serve`: a model behind OpenAI's API. Flags only; serve/ does it."""
 
-import time
-
 import click
 
 from llamita.cli import debug_option
@@ -21,6 +19,12 @@ from llamita.cli import debug_option
 @click.option("--alias", metavar="NAME", default=None, help="What clients call the model; else as MODEL is called.")
 @click.option("--strict-model", is_flag=True, help="Refuse requests that call the model by another name.")
 @click.option("-z", "--tokenizer", metavar="PATH", default=None, help="Its tokenizer; else the one beside the model.")
+@click.option(
+    "--template",
+    metavar="NAME|PATH",
+    default="",
+    help="Its chat template: llama2, llama3, chatml, zephyr, story, or a file of Jinja; else the model's own.",
+)
 @click.option("--slots", type=click.IntRange(1, 256), default=8, help="Texts that are written at once.")
 @click.option("--max-queue", type=click.IntRange(0), default=64, help="Texts that may wait; more are refused with 429.")
 @click.option(
@@ -60,6 +64,7 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
         insecure=flags["insecure"],
         cors_origins=flags["cors_origin"],
         allowed_hosts=flags["allowed_host"],
+        template=template_source(flags["template"]),
         strict_model=flags["strict_model"],
         drain_seconds=flags["drain"],
     ).validate()
@@ -67,7 +72,7 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
     def open_model() -> ServedModel:
         opened = read_model(path, tokenizer)
         scheduler = Scheduler(opened, flags["threads"], flags["context"], flags["slots"], flags["max_queue"])
-        return open_served(opened, settings.name, int(time.time()), scheduler)
+        return open_served(opened, settings, scheduler)
 
     def say(line: str) -> None:
         click.echo(f"llamita: {line}", err=True)
@@ -75,3 +80,14 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
     with bind(settings.host, settings.port) as listener:
         say(f"serving {settings.name} at {url_of(listener)}; Ctrl-C ends it")
         run_server(settings, listener, open_model, say)
+
+
+def template_source(template: str) -> str:
+    """The name of a template, or the content of a file."""
+    from llamita.files import read_file
+    from llamita.tokenizer.jinja_template import MAX_CHARACTERS
+    from llamita.tokenizer.named_templates import TEMPLATES
+
+    if not template or template in TEMPLATES:
+        return template
+    return read_file(template, 4 * MAX_CHARACTERS).decode("utf-8", errors="replace")

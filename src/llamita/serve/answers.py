@@ -12,6 +12,7 @@ from llamita.errors import LlamitaError, PromptTooLongError, QueueFullError, Sto
 from llamita.serve.errors import ApiError, bad_request, context_exceeded, overloaded, unavailable
 from llamita.serve.job import Event, Finish, Job, Reason
 from llamita.serve.scheduler import Scheduler, Ticket
+from llamita.serve.structure import Grammar
 
 PAUSE_SECONDS = 0.01  # between two deliveries; nobody sees it
 PING_SECONDS = 10.0
@@ -88,8 +89,10 @@ def refusal(error: LlamitaError) -> ApiError:
     return bad_request(f"{error}.")
 
 
-def failure_of(finish: Finish) -> ApiError | None:
+def failure_of(job: Job, finish: Finish) -> ApiError | None:
     """What a client is told of an answer that broke off; None for one that ended well."""
+    if isinstance(job.constraint, Grammar) and job.constraint.error:
+        return bad_request(f"response_format: {job.constraint.error}.", "response_format", "unsupported_schema")
     if finish.reason is Reason.CANCELLED:
         return unavailable("draining")
     if finish.reason is Reason.ERROR:

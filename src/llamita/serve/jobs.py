@@ -8,33 +8,50 @@ from collections.abc import Callable, Sequence
 
 from llamita.engine.sampling import Sampling
 from llamita.serve.errors import bad_request, context_exceeded, shown
-from llamita.serve.job import Job, TokenConstraint
+from llamita.serve.job import Job
 from llamita.serve.limits import MAX_CHOICES
 from llamita.serve.requests import GenerationRequest
 from llamita.serve.served_model import ServedModel
+from llamita.serve.structure import Grammar
 
 SEED_OF_ZERO = 0x9E3779B97F4A7C15  # the engine's generator never leaves the state 0
-ConstraintMaker = Callable[[], TokenConstraint]
 
 
 def jobs_of(
     request: GenerationRequest, model: ServedModel, prompts: Sequence[list[int]], n_each: int, max_tokens: int,
-    logprobs: bool = False, n_alternatives: int = 0, prompt_logprobs: bool = False, constraint: ConstraintMaker | None = None,
+    logprobs: bool = False, n_alternatives: int = 0, prompt_logprobs: bool = False, stop_texts: Sequence[str] = (),
 ) -> list[Job]:  # fmt: skip
-    """n_each jobs for each prompt, prompt by prompt; the i-th of a prompt has the request's seed + i."""
+    """n_each jobs for each prompt, prompt by prompt; the i-th of a prompt has the request's seed + i.
+
+    stop_texts: besides those of the request. Raises ApiError for wishes that cannot be met.
+    """
     if len(prompts) * n_each > MAX_CHOICES:
         raise bad_request(f"n: found {len(prompts)} prompts times {n_each}, expected at most {MAX_CHOICES} texts at once.", "n")
     sampling = [sampling_of(request, model, i) for i in range(n_each)]
     stop_ids = frozenset() if request.ignore_eos else model.stop_ids
+    stops = tuple(filter(None, [*request.stop, *stop_texts]))
+    make_grammar = grammar_maker(request, model)
+    if make_grammar:
+        stops = ()  # the grammar knows where the answer ends
     return [
         Job(
-            prompt_ids=prompt, sampling=sampling[i], max_tokens=max_tokens, stop_texts=tuple(filter(None, request.stop)),
+            prompt_ids=prompt, sampling=sampling[i], max_tokens=max_tokens, stop_texts=stops,
             stop_ids=stop_ids, logprobs=logprobs, n_alternatives=n_alternatives,
-            prompt_logprobs=prompt_logprobs and i == 0, constraint=constraint() if constraint else None,
+            prompt_logprobs=prompt_logprobs and i == 0, constraint=make_grammar() if make_grammar else None,
         )
         for prompt in prompts
         for i in range(n_each)
     ]  # fmt: skip
+
+
+def grammar_maker(request: GenerationRequest, model: ServedModel) -> Callable[[], Grammar] | None:
+    """Makes the grammar of each answer, where its form is prescribed."""
+    wish = request.response_format
+    if wish is None or wish.type == "text":
+        return None
+    if any(request.stop):
+        raise bad_request("stop: found it beside response_format, expected one of the two: it could cut an answer.", "stop")
+    return model.structures.maker(wish)
 
 
 def sampling_of(request: GenerationRequest, model: ServedModel, index: int) -> Sampling:

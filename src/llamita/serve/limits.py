@@ -19,3 +19,4 @@ MAX_BIASES = 1024
 MAX_ALTERNATIVES = 20
 MAX_INPUTS = 2048  # texts to be embedded by one request
 MAX_SCHEMA_BYTES = 64 << 10
+MAX_SCHEMA_DEPTH = 32

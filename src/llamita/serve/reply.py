@@ -86,7 +86,7 @@ class Reply(ABC):
         async for batch in self._answers.batches():
             pieces = [(self.choices[index], self.choices[index].take(events)) for index, events in batch.items()]
             for choice, _ in pieces:
-                if choice.finish and (failure := failure_of(choice.finish)):
+                if choice.finish and (failure := failure_of(choice.job, choice.finish)):
                     raise failure
             yield pieces
 

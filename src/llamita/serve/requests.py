@@ -26,18 +26,18 @@ class StreamOptions(Body):
     include_usage: Nullable[bool] = False
 
 
-class ResponseFormat(Body):
-    """What form the answer must have; json_schema: {"name", "schema"}."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: Nullable["JsonSchemaFormat | None"] = None
-
-
 class JsonSchemaFormat(Body):
     """A JSON schema that the answer must satisfy."""
 
     name: Nullable[str] = ""
     schema_: Annotated[dict[str, Any] | bool, Field(alias="schema")]
+
+
+class ResponseFormat(Body):
+    """What form the answer must have; json_schema: {"name", "schema"}."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Nullable[JsonSchemaFormat | None] = None
 
 
 class GenerationRequest(Body):
@@ -61,6 +61,7 @@ class GenerationRequest(Body):
     stream: Nullable[bool] = False
     stream_options: Nullable[StreamOptions] = Field(default_factory=StreamOptions)
     ignore_eos: Nullable[bool] = False
+    response_format: Nullable[ResponseFormat | None] = None
     # how other servers ask for a form of the answer: ignoring them would answer something else than was asked for
     grammar: None = Field(None, description="Not supported; use response_format.")
     guided_json: None = Field(None, description="Not supported; use response_format.")
@@ -79,7 +80,6 @@ class CompletionRequest(GenerationRequest):
     logprobs: Nullable[Alternatives | None] = None
     best_of: Nullable[Annotated[int, Field(ge=0, le=20), WHOLE]] = Field(0, description="0 is the same as n.")
     suffix: Nullable[Literal[""]] = Field("", description="Not supported: the model only reads forwards.")
-    response_format: Nullable[ResponseFormat | None] = None
 
 
 class ChatRequest(GenerationRequest):
@@ -89,7 +89,6 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: Nullable[TokenCount | None] = None
     logprobs: Nullable[bool] = False
     top_logprobs: Nullable[Alternatives] = 0
-    response_format: Nullable[ResponseFormat | None] = None
     tools: Nullable[Annotated[list[Tool], Field(max_length=MAX_TOOLS)]] = Field(default_factory=list)
     tool_choice: Nullable[Literal["none", "auto", "required"] | NamedTool | None] = None
     add_generation_prompt: Nullable[bool] = True

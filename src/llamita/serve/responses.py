@@ -150,6 +150,7 @@ class ModelBody(BaseModel):
     created: int
     owned_by: str
     max_model_len: int
+    template: str
 
 
 class ModelList(BaseModel):

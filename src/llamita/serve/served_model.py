@@ -1,28 +1,37 @@
 """ServedModel: an open model as the routes see it: its name, its tokenizer, its limits, and the scheduler that runs it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
-from llamita.errors import ModelError, TokenizerError
+from llamita.errors import ChatTemplateError, ModelError, TokenizerError
 from llamita.model import Model
 from llamita.serve.errors import bad_request
+from llamita.serve.messages import Message, Tool
 from llamita.serve.scheduler import Scheduler
+from llamita.serve.settings import Settings
+from llamita.serve.structure import Structures
 from llamita.tokenizer import Tokenizer
+from llamita.tokenizer.chat_template import ChatTemplate, open_template
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """created: seconds since 1970, which clients show. width: numbers of an embedding. chat_template: "" where there is none."""
+    """created: seconds since 1970, which clients show. width: numbers of an embedding.
+
+    template: how messages are written down, "story" for a model that was not trained to answer; template_source: its Jinja.
+    """
 
     name: str
     created: int
     width: int
     tokenizer: Tokenizer
     scheduler: Scheduler
-    stop_ids: frozenset[int] = field(default_factory=frozenset)
-    chat_template: str = ""
+    template: ChatTemplate
+    template_source: str
+    stop_ids: frozenset[int]
 
     @property
     def context(self) -> int:
@@ -32,6 +41,11 @@ class ServedModel:
     @cached_property
     def _special_texts(self) -> dict[int, str]:
         return {token_id: text for text, token_id in self.tokenizer.special_tokens.items()}
+
+    @cached_property
+    def structures(self) -> Structures:
+        """Makes grammars for structured output."""
+        return Structures(self.tokenizer, self.stop_ids)
 
     def token_bytes(self, token_id: int) -> bytes:
         """What a token adds to a text; a special token is spelled out."""
@@ -59,6 +73,23 @@ class ServedModel:
             raise bad_request(f"{param}: found no tokens, expected at least one: this model begins no text by itself.", param)
         return ids
 
+    def chat_ids(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:  # fmt: skip
+        """The ids of a talk, as the model's template writes it. variables: what else a template may ask for."""
+        variables = dict(variables or {})
+        if reserved := sorted({"messages", "tools", "add_generation_prompt"} & set(variables)):
+            raise bad_request(f"chat_template_kwargs: found {reserved[0]}, expected it beside them.", "chat_template_kwargs")
+        if tools:
+            if self.template_source and "tools" not in self.template_source:
+                raise bad_request("tools: the model's chat template knows none; leave them out.", "tools")
+            variables["tools"] = [tool.plain() for tool in tools]
+        try:
+            return self.template.encode([m.plain() for m in messages], add_generation_prompt, **variables)
+        except (ChatTemplateError, TokenizerError) as error:
+            raise bad_request(f"messages: {error}.", "messages") from None
+
     def checked_ids(self, ids: Sequence[int], param: str) -> list[int]:
         """The ids themselves; ids of another vocabulary are refused."""
         if ids and max(ids) >= self.tokenizer.vocab_size:
@@ -70,10 +101,14 @@ class ServedModel:
         return list(ids)
 
 
-def open_served(model: Model, name: str, created: int, scheduler: Scheduler) -> ServedModel:
-    """The model as routes see it; raises ModelError where it has no tokenizer."""
+def open_served(model: Model, settings: Settings, scheduler: Scheduler) -> ServedModel:
+    """The model as routes see it; raises ModelError where it has no tokenizer, ChatTemplateError for a bad template."""
     if model.tokenizer is None:
         raise ModelError(f"{model.name}: found no tokenizer beside the model; name one with -z")
     tokenizer = cast(Tokenizer, model.tokenizer)
-    stop_ids = frozenset({tokenizer.bos_id, tokenizer.eos_id, *model.stop_ids}) - {-1}
-    return ServedModel(name, created, model.config.width, tokenizer, scheduler, stop_ids, model.chat_template)
+    source = settings.template or model.chat_template or "story"
+    template = open_template(source, tokenizer)
+    stop_ids = frozenset({tokenizer.bos_id, tokenizer.eos_id, *model.stop_ids, *template.stop_ids}) - {-1}
+    template_source = source if template.name == "jinja" else ""
+    created = int(time.time())
+    return ServedModel(settings.name, created, model.config.width, tokenizer, scheduler, template, template_source, stop_ids)

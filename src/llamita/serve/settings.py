@@ -12,8 +12,8 @@ class Settings:
 
     name: what clients call the model. api_key: "" serves everybody. cors_origins: pages of these origins may call; "*": any.
     allowed_hosts: names by which clients may call this machine besides its addresses and localhost; "*": any.
-    strict_model: whether a request must name the model as it is called. drain_seconds: how long running answers may go on
-    once the server is asked to stop.
+    template: the chat template, by name or as Jinja source; "" takes the model's own. strict_model: whether a request must
+    call the model by its name. drain_seconds: how long answers may go on once the server is asked to stop.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Settings:
     insecure: bool = False
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    template: str = ""
     strict_model: bool = False
     drain_seconds: float = 30.0
 

@@ -31,7 +31,11 @@ async def create_chat_completion(body: ChatRequest, request: Request) -> Respons
 
 def plan(body: ChatRequest, model: ServedModel) -> list[Job]:
     """A job for each answer."""
-    prompt = model.chat_ids(body)
+    tools = () if body.tool_choice == "none" else body.tools
+    prompt = model.chat_ids(body.messages, tools, body.add_generation_prompt, body.chat_template_kwargs)
     wanted = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     max_tokens = room_for(wanted, [prompt], model.context, "messages")
-    return jobs_of(body, model, [prompt], body.n, max_tokens, wants_logprobs(body), body.top_logprobs)
+    return jobs_of(
+        body, model, [prompt], body.n, max_tokens, wants_logprobs(body), body.top_logprobs,
+        stop_texts=model.template.stop_texts,
+    )  # fmt: skip

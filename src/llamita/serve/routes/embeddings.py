@@ -48,19 +48,19 @@ async def embed(jobs: list[Job], model: ServedModel) -> list[Finish]:
     finishes: list[Finish] = []
     n_at_once = model.scheduler.statistics().n_slots
     for i in range(0, len(jobs), n_at_once):
-        finishes += await finishes_of(Answers(model.scheduler, jobs[i : i + n_at_once]))
+        finishes += await finishes_of(model, jobs[i : i + n_at_once])
     return finishes
 
 
-async def finishes_of(answers: Answers) -> list[Finish]:
+async def finishes_of(model: ServedModel, jobs: list[Job]) -> list[Finish]:
     """The ends of some jobs, in their order; raises ApiError for one that broke off."""
-    finishes: dict[int, Finish] = {}
+    answers, finishes = Answers(model.scheduler, jobs), dict[int, Finish]()
     try:
         async for batch in answers.batches():
             for index, events in batch.items():
                 if isinstance(finish := events[-1], Finish):
                     finishes[index] = finish
-                    if failure := failure_of(finish):
+                    if failure := failure_of(jobs[index], finish):
                         raise failure
     finally:
         answers.cancel()

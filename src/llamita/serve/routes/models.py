@@ -28,11 +28,12 @@ async def retrieve_model(model: str, request: Request) -> dict[str, Any]:
 
 
 def described(model: ServedModel) -> dict[str, Any]:
-    """A model in OpenAI's words, and its context as vLLM calls it."""
+    """A model in OpenAI's words, its context as vLLM calls it, and its chat template."""
     return {
         "id": model.name,
         "object": "model",
         "created": model.created,
         "owned_by": "llamita",
         "max_model_len": model.context,
+        "template": model.template.name,
     }

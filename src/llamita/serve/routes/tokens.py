@@ -41,7 +41,7 @@ async def tokenizer_info(request: Request) -> dict[str, Any]:
         "tokenizer_class": type(model.tokenizer).__name__,
         "vocab_size": model.tokenizer.vocab_size,
         "pad_token": None,
-        "chat_template": model.chat_template or None,
+        "chat_template": model.template_source or None,
     }
 
 
@@ -50,7 +50,7 @@ def ids_of(body: TokenizeRequest, model: ServedModel) -> list[int]:
     if (body.prompt is None) == (body.messages is None):
         raise bad_request("prompt, messages: expected one of the two.", "prompt")
     if body.messages is not None:
-        return model.chat_ids(body.messages, add_generation_prompt=body.add_generation_prompt)
+        return model.chat_ids(body.messages, (), body.add_generation_prompt)
     return model.encode(body.prompt or "", "prompt", bos=body.add_special_tokens and model.tokenizer.adds_bos)
 
 
