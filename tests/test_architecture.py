@@ -140,7 +140,7 @@ def is_effect(statement: ast.stmt) -> bool:
             return any(map(is_effect, body + orelse))
         case ast.Try(body=body, handlers=handlers):
             return any(map(is_effect, body + [inner for handler in handlers for inner in handler.body]))
-    defines = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.AnnAssign | ast.Pass
+    defines = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.AnnAssign | ast.Pass
     return not isinstance(statement, defines)
 
 

@@ -46,13 +46,14 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
     from llamita.errors import SettingError
 
     try:
-        from llamita.serve.server import bind, run_server, url_of
+        from llamita.serve.server import DrainingServer, bind, url_of
     except ModuleNotFoundError as error:
         raise SettingError(f'found no {error.name}, which the server needs: pip install "llamita[serve]"') from None
     from llamita.formats import read_model
     from llamita.language_model import find_model
     from llamita.serve.scheduler import Scheduler
     from llamita.serve.served_model import ServedModel, open_served
+    from llamita.serve.service import Service
     from llamita.serve.settings import Settings
 
     path = find_model(model)
@@ -79,7 +80,7 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
 
     with bind(settings.host, settings.port) as listener:
         say(f"serving {settings.name} at {url_of(listener)}; Ctrl-C ends it")
-        run_server(settings, listener, open_model, say)
+        DrainingServer(Service(settings, open_model), say).serve_at(listener)
 
 
 def template_source(template: str) -> str:

@@ -12,9 +12,7 @@ from llamita.errors import SettingError
 from llamita.serve.app import build_app
 from llamita.serve.limits import MAX_HEADER_READ_BYTES
 from llamita.serve.protocol import TimedProtocol
-from llamita.serve.served_model import ServedModel
 from llamita.serve.service import Service
-from llamita.serve.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75  # longer than proxies keep theirs, so that it is they who close a connection
 FLUSH_SECONDS = 5  # what clients have to take the rest of their answers in
@@ -37,35 +35,37 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_server(settings: Settings, listener: socket.socket, open_model: Callable[[], ServedModel], say: Say) -> None:
-    """Serve until a signal ends it; raises what open_model raises. say: prints a line for whoever started the server."""
-    service = Service(settings, open_model)
-    config = uvicorn.Config(
-        build_app(service),
-        http=TimedProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # anybody can send them
-        h11_max_incomplete_event_size=MAX_HEADER_READ_BYTES,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=FLUSH_SECONDS,
-    )
-    DrainingServer(config, service, say).run(sockets=[listener])
-    if service.failure is not None:
-        raise service.failure
-
-
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server, which goes on listening while running answers end, so that new requests hear 503."""
+    """Serves until a signal ends it, and goes on listening while running answers end, so that new requests hear 503.
 
-    def __init__(self, config: uvicorn.Config, service: Service, say: Say) -> None:
-        super().__init__(config)
+    say: prints a line for whoever started the server.
+    """
+
+    def __init__(self, service: Service, say: Say) -> None:
+        super().__init__(
+            uvicorn.Config(
+                build_app(service),
+                http=TimedProtocol,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # anybody can send them
+                h11_max_incomplete_event_size=MAX_HEADER_READ_BYTES,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=FLUSH_SECONDS,
+            )
+        )
         self._service, self._say = service, say
         self._is_asked = False
+
+    def serve_at(self, listener: socket.socket) -> None:
+        """Load the model and serve; raises what loading raised."""
+        self.run(sockets=[listener])
+        if self._service.failure is not None:
+            raise self._service.failure
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Take a signal."""
