@@ -31,6 +31,10 @@ class TokenizerError(LlamitaError):
     """A text or an id that the tokenizer cannot hold."""
 
 
+class ChatTemplateError(LlamitaError):
+    """A chat template that cannot be used, or messages that it refuses."""
+
+
 class DataError(LlamitaError):
     """Text that cannot be read, or a folder of token shards that is not what it claims to be."""
 

@@ -23,17 +23,17 @@ def enclose(tokenizer: Tokenizer, ids: list[int], bos: bool, eos: bool) -> list[
     return [tokenizer.bos_id] * bos + ids + [tokenizer.eos_id] * eos
 
 
-def encode_marked(tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_marked(tokenizer: Tokenizer, text: str, left_out: str = "") -> list[int]:
     """The ids of a text; see Tokenizer.encode_marked. What stands between special tokens is encoded as a text of its own.
 
     So a space is added behind each special token where the tokenizer adds one, as in llama.cpp. Of special tokens that begin
-    alike the longest counts.
+    alike the longest counts. left_out: a character that is no part of the text, but keeps a special token from being one.
     """
     special_tokens = tokenizer.special_tokens
     if not special_tokens:
-        return tokenizer.encode(text)
+        return tokenizer.encode(text.replace(left_out, ""))
     marks = "|".join(re.escape(mark) for mark in sorted(special_tokens, key=len, reverse=True))
     ids: list[int] = []
     for part in re.split(f"({marks})", text):
-        ids += [special_tokens[part]] if part in special_tokens else tokenizer.encode(part)
+        ids += [special_tokens[part]] if part in special_tokens else tokenizer.encode(part.replace(left_out, ""))
     return ids

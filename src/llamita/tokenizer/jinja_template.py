@@ -1,0 +1,107 @@
+"""JinjaTemplate: the chat template that comes with a model, run in the sandbox.
+
+Special tokens that are spelled in messages, tools and other variables are broken by a character that no text holds before the
+template sees them, and mended when they are tokens no more: so only what the template itself writes becomes a special token.
+Marks that the vocabulary has as text only, as Llama 2's [INST], cannot be told apart here. Knows no model.
+"""
+
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llamita.errors import ChatTemplateError, one_line
+from llamita.tokenizer import Tokenizer
+from llamita.tokenizer.marks import encode_marked
+from llamita.tokenizer.messages import ROLES, Message, plain_messages
+
+MAX_CHARACTERS = 1 << 16  # of a template; the longest in use have some 20,000
+_BREAK = "\ufdd0"  # one of the code points that Unicode keeps for the inside of programs
+# what ends an answer where a template writes it, by spelling, as files of models often name EOS only
+_TURN_ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|end_of_turn|>", "<end_of_turn>", "<|endoftext|>")
+
+
+class JinjaTemplate:
+    """A Jinja source for the messages of a vocabulary; see ChatTemplate. Raises ChatTemplateError where it cannot be used."""
+
+    name = "jinja"
+    stop_texts: tuple[str, ...] = ()
+
+    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+        from llamita.tokenizer.sandbox import Sandbox
+
+        if len(source) > MAX_CHARACTERS:
+            raise ChatTemplateError(f"chat template: found {len(source):,} characters, expected at most {MAX_CHARACTERS:,}")
+        self._source, self._tokenizer = source, tokenizer
+        special = tokenizer.special_tokens
+        self.stop_ids = frozenset({tokenizer.eos_id, *(special[end] for end in _TURN_ENDS if end in special and end in source)})
+        self.stop_ids -= {-1}
+        spelling = {token_id: text for text, token_id in special.items()}
+        ends = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id}
+        self._ends = {name: spelling[token_id] for name, token_id in ends.items() if token_id in spelling}
+        marks = sorted((text for text in special if len(text) > 1), key=len, reverse=True)
+        self._marks = re.compile("|".join(map(re.escape, marks)) or r"(?!)", re.IGNORECASE)
+        self._beginnings = {mark[:n] for mark in marks for n in range(1, len(mark))}
+        self._longest = max(map(len, marks), default=0)
+        self._lock = threading.Lock()  # the sandbox renders one text at a time
+        try:
+            self._render_source = Sandbox().compile_template(source)
+        except Exception as error:
+            raise _explain(error) from None
+
+    def render(self, messages: Iterable[Message], add_generation_prompt: bool = True, **variables: Any) -> str:
+        """The text of the messages; see ChatTemplate.render."""
+        return self._render_broken(messages, add_generation_prompt, variables).replace(_BREAK, "")
+
+    def encode(self, messages: Iterable[Message], add_generation_prompt: bool = True, **variables: Any) -> list[int]:
+        """The ids of the messages; see ChatTemplate.encode."""
+        text = self._render_broken(messages, add_generation_prompt, variables)
+        return encode_marked(self._tokenizer, text, _BREAK) if _BREAK in text else self._tokenizer.encode_marked(text)
+
+    def _render_broken(self, messages: Iterable[Message], add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
+        """The text with special tokens broken where they come from outside of the template."""
+        given = [self._renamed(message) for message in plain_messages(messages)]
+        outside: dict[str, Any] = {"tools": None, "documents": None, **variables, "messages": given}
+        counter = _Counter()
+        try:
+            broken = {name: self._broken(value, counter) for name, value in outside.items()}
+            for message, original in zip(broken["messages"], given, strict=True):
+                message["role"] = original["role"] if original["role"] in ROLES else message["role"]
+            names = self._ends | {"add_generation_prompt": add_generation_prompt} | broken
+            with self._lock:
+                return self._render_source(names, counter.n)
+        except Exception as error:
+            raise _explain(error) from None
+
+    def _renamed(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message of a developer is one of the system to templates that know no developers."""
+        is_unknown = message["role"] == "developer" and "developer" not in self._source
+        return message | {"role": "system"} if is_unknown else message
+
+    def _broken(self, value: Any, counter: "_Counter") -> Any:
+        """A copy of plain data with special tokens, and beginnings of such at the end of a text, broken."""
+        counter.n += 1
+        if isinstance(value, str):
+            counter.n += len(value)
+            text = self._marks.sub(lambda mark: mark[0][0] + _BREAK + mark[0][1:], value.replace(_BREAK, "\ufffd"))
+            return text + _BREAK if any(text[-n:] in self._beginnings for n in range(1, self._longest)) else text
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, Mapping):
+            return {self._broken(name, counter): self._broken(item, counter) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._broken(item, counter) for item in value]
+        raise ChatTemplateError(f"found a value of type {type(value).__name__}, expected what JSON can hold")
+
+
+class _Counter:
+    """Counts the characters and values that a template is given."""
+
+    n = 0
+
+
+def _explain(error: Exception) -> ChatTemplateError:
+    """The error to raise for whatever went wrong in a template, in one line."""
+    line = f"line {number}: " if (number := getattr(error, "lineno", None)) else ""
+    text = getattr(error, "message", None) or str(error) or type(error).__name__
+    return ChatTemplateError(one_line(f"chat template: {line}{text}"[:1000]))
