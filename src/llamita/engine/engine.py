@@ -66,7 +66,7 @@ class Engine:
         self.n_threads = _checked("n_threads", n_threads, default_threads(), MAX_THREADS)
         self.n_slots = _checked("n_slots", n_slots, 1, 4096)
         self.isa = detect_isa()
-        self.max_rows = max(256 if self.config.n_parameters < LARGE_MODEL else 64, self.n_slots)
+        self.max_rows = max(256 if self.config.n_parameters < LARGE_MODEL else 64, self.n_slots + LOGIT_ROWS)
         self._free_slots = list(range(self.n_slots))
         self._buffers: dict[str, np.ndarray] = {}
         self._state = aligned(STATE.itemsize, np.uint8).view(STATE)
@@ -133,7 +133,7 @@ class Engine:
         cache = config.n_layers * self.n_slots * config.n_kv_heads * int(s["context"]) * int(s["head_stride"])
         self._buffer("keys", cache)
         self._buffer("values", cache)
-        self.max_logits = n_logits = min(self.n_slots + LOGIT_ROWS, rows)
+        self.max_logits = n_logits = self.n_slots + LOGIT_ROWS
         x, query, kv, hidden = (int(s[name]) for name in ("x_stride", "query_stride", "kv_stride", "hidden_stride"))
         shared = {"queries": query, "new_keys": kv, "new_values": kv, "attended": query, "hidden": hidden, "projected": x}
         for name, stride in shared.items():

@@ -60,6 +60,11 @@ class Sequence:
         return self._history[: self.position].tolist()
 
     @property
+    def history(self) -> np.ndarray:
+        """The same as a view, int64: it changes with the sequence."""
+        return self._history[: self.position]
+
+    @property
     def pending(self) -> np.ndarray:
         """Ids that the next step reads, int64."""
         return self._history[self.n_read : self.position]

@@ -1,8 +1,9 @@
-"""What a client of the scheduler says and hears: a Job is the wish, Token and Finish are the answer. Ids and text, no HTTP.
+"""What a client of the scheduler says and hears: a Job is the wish, Token and Finish are the answer. Ids and texts, no HTTP.
 
 Knows neither the engine's steps nor who else is being served.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,16 +11,17 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from llamita.config import ModelConfig
 from llamita.engine.sampling import Sampling
-
-MOST_ALTERNATIVES = 20  # OpenAI's limit
+from llamita.engine.state import MOST_RANKED
+from llamita.errors import PromptTooLongError, SettingError
 
 
 class TokenConstraint(Protocol):
     """What the next token may be, as a grammar says. Called by the engine's thread only, between steps.
 
-    mask and accept take turns: mask before a token is drawn, accept with the id that was. A call that raises ends its own job
-    with an error, and nobody else's.
+    mask and accept take turns: mask before a token is drawn, accept with the id that was, unless that ended the text (a stop
+    id). A call that raises ends its own job with an error, and nobody else's.
     """
 
     @property
@@ -36,7 +38,7 @@ class TokenConstraint(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One text to be continued, or only scored or embedded.
 
@@ -59,6 +61,27 @@ class Job:
     prompt_logprobs: bool = False
     constraint: TokenConstraint | None = None
     wants_embedding: bool = False
+
+    def validate(self, config: ModelConfig, context: int) -> "Job":
+        """Return the job; raise PromptTooLongError, or SettingError for another wish that cannot be met."""
+        if not self.prompt_ids:
+            raise SettingError("prompt: found no tokens, expected at least one")
+        if len(self.prompt_ids) > context:
+            raise PromptTooLongError(len(self.prompt_ids), context)
+        last_id = config.vocab_size - 1
+        for name, ids in (("prompt", self.prompt_ids), ("logit_bias", self.sampling.logit_bias)):
+            if unknown := [i for i in ids if not 0 <= i <= last_id]:
+                raise SettingError(f"{name}: found token id {unknown[0]}, expected 0 to {last_id}")
+        self.sampling.validate()
+        if self.max_tokens < 0:
+            raise SettingError(f"max_tokens: found {self.max_tokens}, expected 0 or more")
+        if not 0 <= self.n_alternatives <= MOST_RANKED:
+            raise SettingError(f"n_alternatives: found {self.n_alternatives}, expected 0 to {MOST_RANKED}")
+        if self.wants_embedding and (self.max_tokens or self.prompt_logprobs):
+            raise SettingError(
+                "embedding: found a job that also wants tokens or logprobs, expected one for the embedding alone"
+            )
+        return self
 
 
 class Token(NamedTuple):
@@ -122,3 +145,13 @@ Event = Token | Finish
 # Called by the engine's thread with what is new of one job: any number of Tokens, and at the end one Finish, which is the last
 # event of all. It must return at once (put the events into a queue); when it raises, its job is cancelled.
 Deliver = Callable[[list[Event]], None]
+
+
+class Ticket:
+    """One submitted job; what Scheduler.cancel takes."""
+
+    def __init__(self, job: Job, deliver: Deliver) -> None:
+        self.job, self.deliver = job, deliver
+        self.prompt = np.array(job.prompt_ids, np.int64)
+        self.submitted_at = time.perf_counter()
+        self.is_cancelled = False
