@@ -1,6 +1,7 @@
 """LanguageModel: text in, text out."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,6 +165,38 @@ def test_logits_are_those_that_greedy_text_follows(model: LanguageModel):
     assert logits.dtype == np.float32
     token_id = int(logits[-1].argmax())
     assert model.generate("Once upon a time", 1, temperature=0) == model.tokenizer.piece_bytes(token_id).decode()
+
+
+def with_letters(bos_id: int, adds_bos: bool, stop_ids: tuple[int, ...] = ()) -> LanguageModel:
+    """A tiny model of random weights and the vocabulary of bytes, with another custom of beginning a text."""
+    tokenizer = Letters()
+    tokenizer.bos_id, tokenizer.adds_bos = bos_id, adds_bos
+    model = random_model(llamita.ModelConfig(16, 1, 2, 2, 16, 259, 32))
+    return LanguageModel(replace(model, tokenizer=tokenizer, stop_ids=stop_ids), n_threads=1)
+
+
+def test_a_prompt_gets_bos_where_the_model_was_trained_so():
+    with with_letters(bos_id=1, adds_bos=True) as model:
+        assert (model.encode_prompt("a"), model.encode_prompt("")) == ([1, 100], [1])
+    with with_letters(bos_id=1, adds_bos=False) as model:
+        assert (model.encode_prompt("a"), model.encode_prompt("")) == ([100], [1])
+        assert model.generate("", 4, seed=1) == model.generate("", 4, seed=1)
+
+
+def test_an_empty_prompt_to_a_model_without_bos_is_refused():
+    with with_letters(bos_id=-1, adds_bos=False) as model:
+        assert model.generate("a", 4, seed=1) is not None
+        with pytest.raises(SettingError, match="prompt: found an empty one, expected some text"):
+            model.generate("")
+
+
+def test_an_id_that_the_models_files_name_ends_a_text():
+    with with_letters(bos_id=1, adds_bos=True) as model:
+        ids = model.encode_prompt("once")
+        assert "".join(model.continue_ids(ids, 12, llamita_sampling()))
+        first = int(model.logits(ids)[-1].argmax())
+    with with_letters(bos_id=1, adds_bos=True, stop_ids=(first,)) as model:
+        assert not "".join(model.continue_ids(ids, 12, llamita_sampling()))
 
 
 def test_a_model_without_tokenizer_is_refused():
