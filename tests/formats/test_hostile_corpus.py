@@ -23,6 +23,8 @@ N_CASES = {
     "pickle": 90,
     "GGUF container": 80,
     "GGUF model": 100,
+    "pieces": 40,
+    "sentencepiece": 40,
 }
 
 CASES = {f"{kind}: {case.fault}": case for kind, module in KINDS.items() for case in module.CASES}

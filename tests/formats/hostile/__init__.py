@@ -4,7 +4,18 @@ A stranger's file may be cut off, mislabelled, damaged or made to hurt. Add a ca
 the module of the format, with the sentence that says what is wrong.
 """
 
-from hostile import archives, configs, gguf_containers, gguf_models, llama2c, pickles, safetensors, shards
+from hostile import (
+    archives,
+    configs,
+    gguf_containers,
+    gguf_models,
+    llama2c,
+    pickles,
+    piece_lists,
+    safetensors,
+    sentencepiece,
+    shards,
+)
 
 KINDS = {
     "llama2.c": llama2c,
@@ -15,4 +26,6 @@ KINDS = {
     "pickle": pickles,
     "GGUF container": gguf_containers,
     "GGUF model": gguf_models,
+    "pieces": piece_lists,
+    "sentencepiece": sentencepiece,
 }
