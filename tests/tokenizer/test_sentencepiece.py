@@ -132,7 +132,7 @@ def test_a_piece_with_fields_of_a_later_version_is_read_field_by_field():
         (piece("a"), "unknown piece: found 0, expected exactly 1"),
         (UNK + piece("<u>", UNKNOWN), "unknown piece: found 2"),
         (UNK + piece("a") + piece("a"), "pieces: found an empty one or one twice"),
-        (UNK + piece(""), "pieces: found an empty one or one twice"),
+        (UNK + piece(""), "content behind piece 1: found a piece without text"),
         (UNK + piece("a", kind=7), "piece types: found 7"),
         (UNK + piece("a", score=float("nan")), "scores: found infinity or not a number"),
         (UNK + piece("<0x00>", BYTE), "byte pieces: found 1, expected 0"),

@@ -76,7 +76,6 @@ def test_the_content_may_be_recognised_and_lines_may_end_as_on_windows(small):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"", 1),
         (b"IQ== 0\nIg== 2\n", 2),
         (b"IQ== 0\nIg=== 1\n", 2),
         (b"IQ== 0\nI 1\n", 2),

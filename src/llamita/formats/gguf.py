@@ -44,6 +44,8 @@ _LAYER_NAMES = {
     "mlp.up": "ffn_up",
     "mlp.down": "ffn_down",
 }
+_MAX_SHARDS = 1024
+_MAX_MERGES = 16  # for each token; Llama 3 has two
 _OLD_BUFFER = re.compile(r"rope\.freqs|blk\.\d+\.attn_rot_embd")  # which old versions saved, and all recompute
 
 
@@ -72,6 +74,8 @@ def read(path: str | PathLike[str], vocabulary: bool = True) -> Model:
     if not config.tied_embedding and have_same_bits(tensors["head"], tensors["embedding"]):
         config = replace(config, tied_embedding=True)
         del tensors["head"]
+    if vocabulary:
+        _check_lengths(path, metadata, config.vocab_size)
     tokenizer = read_vocabulary(metadata, path) if vocabulary else None
     return Model(
         config,
@@ -102,7 +106,8 @@ def weight_paths(path: str | PathLike[str]) -> list[Path]:
     shard = _SHARD.fullmatch(path.name)
     if shard is None:
         return [path]
-    names = (f"{shard[1]}-{i:05d}-of-{shard[3]}.gguf" for i in range(1, int(shard[3]) + 1))
+    n_shards = min(int(shard[3]), _MAX_SHARDS)
+    names = (f"{shard[1]}-{i:05d}-of-{shard[3]}.gguf" for i in range(1, n_shards + 1))
     return [beside for beside in map(path.with_name, names) if beside.exists()] or [path]
 
 
@@ -141,12 +146,12 @@ def _config(path: str | PathLike[str], metadata: Metadata, stored: dict[str, _St
     vocab_size = embedding.place.shape[0] if embedding and len(embedding.place.shape) == 2 else 1
     factors, numbers = stored.pop(ROPE_FACTORS, None), None
     if factors is not None:
-        if math.prod(factors.place.shape) > LIMITS["head_size"]:
+        if not 1 <= math.prod(factors.place.shape) <= LIMITS["head_size"]:
             raise ModelFileError(path, f"shape of {ROPE_FACTORS}", factors.place.shape, "one number for each pair of a head")
         numbers = _tensor(factors).dequantize().reshape(-1)
-    config = parse_config(metadata, path, vocab_size, numbers)
-    if vocab_size > LIMITS["vocab_size"]:
+    if not 1 <= vocab_size <= LIMITS["vocab_size"]:
         raise ModelFileError(path, f"rows of {_NAMES['embedding']}", vocab_size, f"1 to {LIMITS['vocab_size']}")
+    config = parse_config(metadata, path, vocab_size, numbers)
     return replace(config, tied_embedding=_NAMES["head"] not in stored)
 
 
@@ -194,6 +199,16 @@ def _tensor(stored: _Stored) -> Tensor:
     if kind.name not in GGML_DTYPES:
         raise ModelFileError(stored.path, "tensor type", kind.name.upper(), "floats or blocks of weights", "convert it to Q8_0")
     return Tensor(kind.name, shape, np.frombuffer(stored.data, np.uint8, n_bytes, offset).reshape(n_rows, -1))
+
+
+def _check_lengths(path: str | PathLike[str], metadata: Metadata, vocab_size: int) -> None:
+    """Refuse a vocabulary of another size than the model's before it is decoded: a hostile one may be huge."""
+    for name in ("tokens", "scores", "token_type"):
+        n_items = metadata.n_items(key := f"tokenizer.ggml.{name}")
+        if n_items not in (-1, vocab_size):
+            raise ModelFileError(path, key, f"{n_items} of them", f"{vocab_size} as the embedding has rows")
+    if (n_merges := metadata.n_items(key := "tokenizer.ggml.merges")) > _MAX_MERGES * vocab_size:
+        raise ModelFileError(path, key, f"{n_merges} of them", f"at most {_MAX_MERGES} for each token")
 
 
 def _chat_template(path: str | PathLike[str], metadata: Metadata) -> str:

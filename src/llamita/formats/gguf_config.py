@@ -125,9 +125,11 @@ def _number(
 ) -> float:
     name = f"{ARCHITECTURE}.{key}"
     value = metadata.get(name, default)
-    if type(value) not in (int, float) or not isinstance(value, int | float) or not 0 < value < below:
-        raise ModelFileError(path, name, "nothing" if value is None else shown(value), f"a positive number below {below:g}")
-    return float(str(np.float32(value)))  # the number of few digits that was meant: 1e-05, not 9.999999747378752e-06
+    if type(value) in (int, float) and isinstance(value, int | float) and 0 < value < below:
+        number = float(str(np.float32(value)))  # the number of few digits that was meant: 1e-05, not 9.999999747378752e-06
+        if 0 < number < below:
+            return number
+    raise ModelFileError(path, name, "nothing" if value is None else shown(value), f"a positive number below {below:g}")
 
 
 def _rope_scaling(

@@ -32,9 +32,11 @@ from llamita.formats.json_text import shown
 MAX_KEYS = 1 << 14
 MAX_TENSORS = 1 << 14  # a Llama of 1024 layers has 9219
 MAX_KEY_BYTES = (1 << 16) - 1
-MAX_TEXT_BYTES = 16 << 20
-MAX_ITEMS = 1 << 20  # of an array
+MAX_TEXT_BYTES = 1 << 20  # of a chat template; one wide character makes a text four times as long in memory
+MAX_ITEMS = 1 << 14  # of an array of numbers, but for those of a vocabulary
 MAX_TEXTS = 1 << 20  # in all arrays together: tokens and merges of Llama 3 are 0.4 million
+MAX_TOKEN_BYTES = (1 << 16) - 1
+VOCABULARY_PREFIX = "tokenizer."
 MAX_NAME_BYTES = 63  # as in ggml, where a zero follows
 MAX_AXES = 4
 MAX_COUNT = (1 << 63) - 1  # weights or bytes of a tensor: a larger count wraps in ggml
@@ -79,8 +81,9 @@ class Metadata(Mapping[str, object]):
     def __getitem__(self, key: str) -> object:
         kind, n_items, offset = self._entries[key]
         if kind == TEXT:
-            texts = self._texts(key, abs(n_items), offset)
-            return texts if n_items >= 0 else texts[0]
+            if n_items < 0:
+                return self._texts(key, 1, offset, MAX_TEXT_BYTES)[0]
+            return self._texts(key, n_items, offset, MAX_TOKEN_BYTES)
         values = struct.unpack_from(f"<{abs(n_items)}{NUMBER_FORMATS[kind]}", self._data, offset)
         return list(values) if n_items >= 0 else values[0]
 
@@ -93,16 +96,24 @@ class Metadata(Mapping[str, object]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def n_items(self, key: str) -> int:
+        """How many items an array has, without decoding them; -1 of what is no array, or not there."""
+        entry = self._entries.get(key)
+        return -1 if entry is None else entry.n_items
+
     def kind(self, key: str) -> int:
         """The type of a value, ARRAY of any array."""
         entry = self._entries[key]
         return entry.kind if entry.n_items < 0 else ARRAY
 
-    def _texts(self, key: str, n: int, at: int) -> list[str]:
+    def _texts(self, key: str, n: int, at: int, limit_bytes: int) -> list[str]:
         texts, data, view, unpack = [], self._data, memoryview(self._data), _U64.unpack_from
         try:
             for _ in range(n):
                 begin, at = at + 8, at + 8 + unpack(view, at)[0]
+                if at - begin > limit_bytes:
+                    found, expected = f"{at - begin} bytes as item {len(texts)}", f"at most {limit_bytes}"
+                    raise ModelFileError(self._path, key, found, expected)
                 texts.append(data[begin:at].decode())
         except UnicodeDecodeError as error:
             raise ModelFileError(self._path, key, f"{shown(error.object[:80])} as item {len(texts)}", "text in UTF-8") from None
@@ -274,7 +285,8 @@ def _entry(cursor: _Cursor, key: str, limit_texts: int) -> _Entry:
     n_items = -1
     if is_array:
         kind = cursor.number(_U32, f"type of {key}")
-        n_items = _count(cursor, f"length of {key}", limit_texts if kind == TEXT else MAX_ITEMS)
+        limit = limit_texts if kind == TEXT else MAX_TEXTS if key.startswith(VOCABULARY_PREFIX) else MAX_ITEMS
+        n_items = _count(cursor, f"length of {key}", limit)
     begin = cursor.at
     if kind in NUMBER_FORMATS:
         cursor.skip(abs(n_items) * struct.calcsize("<" + NUMBER_FORMATS[kind]), key)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
 UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType
 SPACE = "\u2581"  # how a piece writes a space
+MAX_PIECE_BYTES = (1 << 16) - 1
 
 # text with its length, score, perhaps a type of one byte
 _USUAL_PIECE = re.compile(rb"\x0a([\x00-\x7f])(.*)\x15(.{4})(?:\x18([\x00-\x7f]))?", re.DOTALL).fullmatch
@@ -149,6 +150,8 @@ def parse_sentencepiece(data: bytes, path: str | PathLike[str]) -> SentencePiece
         for number, wire, value in read_fields(data):
             if number == 1 and isinstance(value, bytes):
                 piece, score, kind = _parse_piece(value)
+                if not piece or len(pieces) == MAX_PIECES:
+                    raise ProtobufError("a piece without text" if not piece else f"more than {MAX_PIECES} pieces")
                 pieces.append(piece)
                 scores.append(score)
                 types.append(kind)
@@ -182,7 +185,7 @@ def _parse_piece(data: bytes) -> tuple[str, float, int]:
     piece, score, kind = "", 0.0, NORMAL
     for number, wire, value in read_fields(data):
         if number == 1 and isinstance(value, bytes):
-            piece = value.decode("utf-8")
+            piece = _decode(value)
         elif number == 2 and wire == FIXED32 and isinstance(value, bytes):
             score = struct.unpack("<f", value)[0]
         elif number == 3 and isinstance(value, int):
@@ -207,7 +210,14 @@ def _parse_rules(message: int, data: bytes) -> dict[str, object]:
 def _convert(value: Value, kind: object) -> object:
     if isinstance(value, int):
         return bool(value) if kind is bool else value
-    return value.decode("utf-8") if kind is str else value
+    return _decode(value) if kind is str else value
+
+
+def _decode(data: bytes) -> str:
+    """A text of a sensible length: one wide character makes a text four times as long in memory."""
+    if len(data) > MAX_PIECE_BYTES:
+        raise ProtobufError(f"a text of {len(data)} bytes")
+    return data.decode("utf-8")
 
 
 def _check(pieces: list[str], scores: list[float], types: list[int], rules: Rules) -> None:

@@ -7,6 +7,7 @@ order of ranks. Knows no path. Source: tokenizer.py of github.com/meta-llama/lla
 
 import base64
 import binascii
+import io
 import re
 from os import PathLike
 
@@ -35,12 +36,15 @@ def parse_tiktoken(data: bytes, path: str | PathLike[str]) -> LibraryTokenizer:
     characters = {byte: character for character, byte in byte_of_character().items()}
     table = "".join(characters[byte] for byte in range(256))
     pieces: list[str] = []
-    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n")):
-        match = _LINE.fullmatch(line)
+    for number, line in enumerate(io.BytesIO(data)):  # not split: millions of empty lines would be a list of them
+        match = _LINE.fullmatch(line.removesuffix(b"\n"))
         token = _decoded(match[1]) if match else b""
         if not match or int(match[2]) != number or not 0 < len(token) <= _LONGEST_BYTES or number >= MAX_PIECES:
             raise ModelFileError(path, f"line {number + 1}", repr(line[:40]), f"a token in base64 and the rank {number}")
         pieces.append(token.decode("latin-1").translate(table))
+    if missing := sorted(set(table) - set(pieces)):
+        found = f"no token for {len(missing)} bytes, such as {byte_of_character()[missing[0]]}"
+        raise ModelFileError(path, "content", found, "one for each byte")
     try:
         return build_tiktoken(pieces)
     except TokenizerError as error:
