@@ -5,10 +5,12 @@ import socket
 import stat
 import threading
 
+import numpy as np
 import pytest
 
+from llamita import files
 from llamita.errors import ModelFileError
-from llamita.files import atomic_file, atomic_folder, map_file, read_file
+from llamita.files import atomic_file, atomic_folder, check_room, drop_pages, map_file, read_file, start_writing_back
 
 OPENERS = [map_file, lambda path: read_file(path, 100)]
 
@@ -158,3 +160,38 @@ def test_a_file_or_a_missing_parent_is_no_place_for_a_folder(tmp_path):
     for path, message in ((tmp_path / "file", "folder: found a file"), (tmp_path / "a" / "b", "writing: found No such file")):
         with pytest.raises(ModelFileError, match=message), atomic_folder(path):
             pass
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice on files")
+def test_the_disk_is_asked_to_begin_whenever_enough_has_come_together(tmp_path, monkeypatch):
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(files, "_WRITE_BACK_BYTES", 100)
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, start, length, __: asked.append((start, start + length)))
+    with (tmp_path / "file").open("wb") as file:
+        for n_bytes in (60, 30, 15, 40, 240, 10):
+            file.write(bytes(n_bytes))
+            start_writing_back(file, n_bytes)
+    assert asked == [(0, 105), (100, 385)]
+    assert (tmp_path / "file").stat().st_size == 395
+
+
+def test_a_disk_without_room_is_one_line_with_both_numbers(tmp_path):
+    check_room(tmp_path / "file", 1)
+    with pytest.raises(
+        ModelFileError, match=r"file: free space: found [\d,]+ bytes, expected 1,000,000,000,000,000; make room"
+    ):
+        check_room(tmp_path / "file", 10**15)
+    with pytest.raises(ModelFileError, match="nowhere: folder: found No such file"):
+        check_room(tmp_path / "nowhere" / "file", 1)
+
+
+def test_dropped_pages_are_read_again_and_memory_of_our_own_stays(tmp_path):
+    content = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8)
+    (tmp_path / "file").write_bytes(content.tobytes())
+    mapped = np.frombuffer(map_file(tmp_path / "file"), np.uint8)
+    for part in (mapped, mapped[5:70_000], mapped[-1:], mapped[::-3], mapped[:0]):
+        drop_pages(part)
+        np.testing.assert_array_equal(mapped, content)
+    mine = content.copy()
+    drop_pages(mine)
+    np.testing.assert_array_equal(mine, content)

@@ -23,6 +23,7 @@ from llamita.errors import ModelFileError
 # A pipe put in place of the file after the check must not block the open; Windows has neither pipes there nor text-free opens.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
+_WRITE_BACK_BYTES = 1 << 26
 _FAULT_AROUND_BYTES = 1 << 16  # whoever touches a page of a mapped file gets its neighbours too, on Linux so many
 
 
@@ -62,6 +63,17 @@ def drop_pages(array: np.ndarray) -> None:
     first = low // _FAULT_AROUND_BYTES * _FAULT_AROUND_BYTES
     end = min(-(-high // _FAULT_AROUND_BYTES) * _FAULT_AROUND_BYTES, len(mapping))
     mapping.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def start_writing_back(file: BinaryIO, n_bytes: int) -> None:
+    """Let the system begin to put a file on the disk, after n_bytes were written: else all of it waits for the end.
+
+    It is asked whenever so much has come together that the disk is worth it, and only where it can be asked.
+    """
+    end = file.tell()
+    start = (end - n_bytes) // _WRITE_BACK_BYTES * _WRITE_BACK_BYTES
+    if end - start >= _WRITE_BACK_BYTES and hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)  # dirty pages are not dropped, but written
 
 
 def _mapping_of(array: np.ndarray) -> mmap.mmap | None:

@@ -147,8 +147,13 @@ def _join_halves(halves: np.ndarray) -> np.ndarray:
 def to_bf16(weights: np.ndarray) -> Tensor:
     """Round float32 to bfloat16, half to even; NaN stays NaN."""
     bits = np.ascontiguousarray(weights, np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    rounded = np.where(np.isnan(weights), (bits >> 16) | 0x40, rounded)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    if (unknown := np.isnan(weights)).any():
+        rounded[unknown] = (bits[unknown] >> 16) | 0x40
     return Tensor("bf16", weights.shape, rounded.astype(np.uint16))
 
 

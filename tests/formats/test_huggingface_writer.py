@@ -130,6 +130,17 @@ def test_a_new_folder_is_whole_or_absent(tmp_path, tiny_config, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_weight_too_large_for_float16_is_refused_by_name(tmp_path, tiny_config):
+    model = random_model(tiny_config)
+    model.tensors["layers.1.mlp.up"].data[2, 3] = 1e6
+    with pytest.raises(
+        ModelFileError, match=r"layers\.1\.mlp\.up_proj\.weight: found a weight too large for f16, expected less"
+    ):
+        huggingface_writer.write(model, tmp_path / "model", "f16")
+    assert list(tmp_path.iterdir()) == []
+    huggingface_writer.write(model, tmp_path / "model", "bf16")
+
+
 def test_a_broken_model_is_not_written(tmp_path, tiny_config):
     model = random_model(tiny_config)
     del model.tensors["norm"]

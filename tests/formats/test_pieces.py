@@ -36,6 +36,27 @@ def test_pieces_of_any_dtype_are_the_converted_tensor(stored, dtype):
     np.testing.assert_array_equal(joined(parts), convert(tensor, dtype, group=16).dequantize())
 
 
+@pytest.mark.parametrize(("stored", "dtype"), [(a, b) for a in ("f16", "bf16") for b in ("f32", "f16", "bf16") if a != b])
+def test_every_16_bit_number_becomes_what_convert_makes_of_it(stored, dtype):
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    every = Tensor(stored, bits.shape, bits.view(np.float16) if stored == "f16" else bits)
+    with np.errstate(all="ignore"):
+        expected = convert(every, dtype).data
+    kept = np.isfinite(expected.astype(np.float32)) if dtype == "f16" else np.ones(bits.shape, bool)
+    finite = Tensor(stored, (int(kept.sum()),), every.data[kept])
+    (piece,) = pieces.pieces(finite, dtype)
+    np.testing.assert_array_equal(piece.data.view(f"u{piece.data.itemsize}"), expected[kept].view(f"u{piece.data.itemsize}"))
+
+
+@pytest.mark.parametrize("stored", ["f32", "bf16"])
+def test_a_number_too_large_for_f16_is_said_and_infinity_is_none(stored):
+    numbers = np.array([1, 65519, -np.inf, np.nan], np.float32)
+    (piece,) = pieces.pieces(convert(Tensor.from_array(numbers[[0, 2, 3]]), stored), "f16")
+    np.testing.assert_array_equal(piece.data, numbers[[0, 2, 3]].astype(np.float16))
+    with pytest.raises(OverflowError, match="a weight too large for f16"):
+        list(pieces.pieces(convert(Tensor.from_array(np.array([1, -70000], np.float32)), stored), "f16"))
+
+
 @pytest.mark.usefixtures("small_pieces")
 def test_a_piece_has_whole_units_and_the_last_one_the_rest():
     tensor = Tensor.from_array(np.arange(80, dtype=np.float32).reshape(20, 4))

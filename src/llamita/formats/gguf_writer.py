@@ -6,6 +6,7 @@ ones are made by the gguf library, whose rounding is that of ggml to the bit. Th
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import cast
@@ -20,7 +21,7 @@ from llamita.formats.gguf_file import padded, serialize_header, tensor_bytes
 from llamita.formats.gguf_types import ARCHITECTURE, BLOCKS, NUMBER_CODES, TENSOR_TYPES_BY_NAME, TensorType
 from llamita.formats.pieces import Progress, pieces, write_array
 from llamita.model import Model, tensor_shapes
-from llamita.quant import Tensor, convert
+from llamita.quant import Tensor
 from llamita.tokenizer import Tokenizer
 
 FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "bf16": 32}  # dtype -> general.file_type
@@ -42,8 +43,8 @@ def write(model: Model, path: str | PathLike[str], dtype: str | None = "f16", pr
     with atomic_file(path) as file:
         file.write(header)
         for name, (tensor, kind) in tensors.items():
-            for piece in pieces(tensor, tensor.dtype, tensor.group):
-                write_array(file, _encoded(piece, kind, path, name), NUMBER_CODES.get(kind.name, "u1"), progress)
+            for array in _encoded(tensor, kind, path, name):
+                write_array(file, array, NUMBER_CODES.get(kind.name, "u1"), progress)
             n_bytes = tensor_bytes(kind, tensor.shape)
             file.write(bytes(padded(n_bytes) - n_bytes))
 
@@ -97,19 +98,20 @@ def _metadata(model: Model, path: str | PathLike[str], main_dtype: str) -> dict[
     return values
 
 
-def _encoded(piece: Tensor, kind: TensorType, path: str | PathLike[str], name: str) -> np.ndarray:
-    """Some rows of a tensor as they lie in the file."""
+def _encoded(tensor: Tensor, kind: TensorType, path: str | PathLike[str], name: str) -> Iterator[np.ndarray]:
+    """The rows of a tensor as they lie in the file, some at a time."""
     if kind.name not in BLOCKS:
         try:
-            with np.errstate(over="raise"):
-                return convert(piece, kind.name).data
-        except FloatingPointError:
-            raise ModelFileError(path, name, "a weight too large for f16", "less than 65520", "write bf16 or f32") from None
-    is_copy = piece.dtype == kind.name and piece.group % kind.weights == 0
-    blocks = _copied(piece, kind) if is_copy else _quantized(piece, kind)
-    if not np.isfinite(blocks["scales"]).all():
-        raise ModelFileError(path, name, "a weight too large for float16 scales, or no number", "finite weights")
-    return blocks.view(np.uint8)
+            yield from (piece.data for piece in pieces(tensor, kind.name))
+        except OverflowError as error:
+            raise ModelFileError(path, name, error, "less than 65520", "write bf16 or f32") from None
+        return
+    for piece in pieces(tensor, tensor.dtype, tensor.group):
+        is_copy = piece.dtype == kind.name and piece.group % kind.weights == 0
+        blocks = _copied(piece, kind) if is_copy else _quantized(piece, kind)
+        if not np.isfinite(blocks["scales"]).all():
+            raise ModelFileError(path, name, "a weight too large for float16 scales, or no number", "finite weights")
+        yield blocks.view(np.uint8)
 
 
 def _copied(piece: Tensor, kind: TensorType) -> np.ndarray:

@@ -92,8 +92,11 @@ def _write_weights(model: Model, path: Path, dtype: str, progress: Progress | No
     def load(stored_name: str) -> Iterator[np.ndarray]:
         name = names[stored_name]
         head_size = model.config.head_size if rotated_heads(model.config, name) else 0
-        for piece in pieces(model.tensors[name], dtype, unit=head_size or 1):
-            yield _to_halves(piece.data, head_size) if head_size else piece.data
+        try:
+            for piece in pieces(model.tensors[name], dtype, unit=head_size or 1):
+                yield _to_halves(piece.data, head_size) if head_size else piece.data
+        except OverflowError as error:
+            raise ModelFileError(path, stored_name, error, "less than 65520", "write bf16 or f32") from None
 
     write_streamed(path, {stored: (code, shapes[name]) for stored, name in names.items()}, load, progress=progress)
 
