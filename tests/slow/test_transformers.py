@@ -13,7 +13,10 @@ from llamita.engine import Engine
 from llamita.formats import huggingface_writer, read_model
 from llamita.model import Model, random_model
 from llamita.tokenizer.conversion import to_llama2c
+from llamita.tokenizer.library import LibraryTokenizer
 from llamita.tokenizer.sentencepiece import parse_sentencepiece
+from mixed_text import mixed_text
+from small_vocabularies import byte_level
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 torch = pytest.importorskip("torch")
@@ -126,6 +129,23 @@ def test_auto_tokenizer_gives_our_ids_and_texts(tmp_path, toy_sentencepiece_byte
         ids = tokenizer.encode(text, bos=True)
         assert theirs.encode(text) == ids
         assert theirs.decode(ids, skip_special_tokens=True) == text
+
+
+def test_auto_tokenizer_gives_the_ids_of_byte_level_vocabularies_and_reads_chats_alike(tmp_path):
+    template = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    for adds_bos in (True, False):
+        tokenizer = LibraryTokenizer(byte_level()).with_ends(700, 703, adds_bos)
+        config = ModelConfig(16, 1, 2, 2, 24, tokenizer.vocab_size, 32)
+        model = Model(config, random_model(config).tensors, tokenizer, chat_template=template)
+        huggingface_writer.write(model, tmp_path)
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        text = mixed_text(20_000, seed=9)
+        assert theirs.encode(text) == tokenizer.encode(text, bos=adds_bos)
+        assert theirs.decode(tokenizer.encode(text), skip_special_tokens=True) == text
+        chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]
+        rendered = theirs.apply_chat_template(chat, tokenize=False)
+        assert theirs.apply_chat_template(chat, tokenize=True)["input_ids"] == tokenizer.encode_marked(rendered)
+        assert tokenizer.encode_marked(rendered)[:2] == [700, 702]
 
 
 def test_generate_takes_what_the_tokenizer_gives_and_ends_where_llamita_does(tmp_path, toy_sentencepiece_bytes):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "--tokenizer",
     metavar="PATH",
     required=True,
-    help="tokenizer.model or tokenizer.bin, or the folder of `llamita vocab`.",
+    help="tokenizer.model, tokenizer.bin or tokenizer.json, or a folder with one, such as that of `llamita vocab`.",
 )
 @click.option("--out", metavar="FOLDER", required=True, help="Where the tokens go; a run that was interrupted goes on there.")
 @click.option(

@@ -32,7 +32,7 @@ class TokenBias(click.ParamType):
 @click.option("-s", "--seed", default=0, help="The same seed tells the same story; 0 takes the time.")
 @click.option("-n", "--tokens", default=256, help="Tokens in all, the prompt included; 0 fills the context.")
 @click.option(
-    "-z", "--tokenizer", metavar="PATH", default=None, help="tokenizer.bin or tokenizer.model; else the one beside the model."
+    "-z", "--tokenizer", metavar="PATH", default=None, help="tokenizer.bin, .model or .json; else the model's own."
 )
 @click.option(
     "-m", "--mode", type=click.Choice(["generate", "chat"]), default="generate", help="Tell a story or talk (Llama 2 chat)."
