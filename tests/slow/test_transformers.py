@@ -4,14 +4,18 @@ It takes seconds to import and comes with torch, so it is no dependency of the o
 """
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from llamita.cli import main
 from llamita.config import ModelConfig, RopeScaling
 from llamita.engine import Engine
 from llamita.formats import huggingface_writer, read_model
+from llamita.language_model import BUNDLED
 from llamita.model import Model, random_model
+from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.conversion import to_llama2c
 from llamita.tokenizer.library import LibraryTokenizer
 from llamita.tokenizer.sentencepiece import parse_sentencepiece
@@ -156,3 +160,15 @@ def test_generate_takes_what_the_tokenizer_gives_and_ends_where_llamita_does(tmp
     prompt = transformers.AutoTokenizer.from_pretrained(tmp_path)("Once", return_tensors="pt")
     assert theirs.generation_config.eos_token_id == [2, 1]
     assert theirs.generate(**prompt, max_new_tokens=2).shape[1] > prompt["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_an_exported_folder_gives_our_logits_and_ids(tmp_path, dtype, capsys):
+    assert main(["export", "stories", str(tmp_path / "stories"), "--dtype", dtype, "--verify"]) == 0
+    assert "bounds of q8_0" in capsys.readouterr().out
+    read = read_model(tmp_path / "stories")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "stories")
+    text = (BUNDLED / "tales.txt").read_text(encoding="utf-8")
+    ids = cast(Tokenizer, read.tokenizer).encode(text, bos=True)
+    assert theirs.encode(text) == ids
+    np.testing.assert_allclose(our_logits(read, ids[:300]), their_logits(tmp_path / "stories", ids[:300]), atol=1e-4)
