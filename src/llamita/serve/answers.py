@@ -11,7 +11,7 @@ from functools import partial
 from llamita.errors import LlamitaError, PromptTooLongError, QueueFullError, StoppedError
 from llamita.serve.errors import ApiError, bad_request, context_exceeded, overloaded, unavailable
 from llamita.serve.job import Event, Finish, Job, Reason
-from llamita.serve.scheduler import Scheduler, Ticket
+from llamita.serve.scheduler import Scheduler
 from llamita.serve.structure import Grammar
 
 PAUSE_SECONDS = 0.01  # between two deliveries; nobody sees it
@@ -29,15 +29,10 @@ class Answers:
         self._arrived = asyncio.Event()
         self._is_called, self._last_seconds = False, 0.0
         self._n_open = len(jobs)
-        self._tickets: list[Ticket] = []
         try:
-            for i, job in enumerate(jobs):
-                self._tickets.append(scheduler.submit(job, partial(self._deliver, i)))
-        except BaseException as error:
-            self.cancel()
-            if isinstance(error, LlamitaError):
-                raise refusal(error) from None
-            raise
+            self._tickets = scheduler.submit_all([(job, partial(self._deliver, i)) for i, job in enumerate(jobs)])
+        except LlamitaError as error:
+            raise refusal(error) from None
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Yield what is new until every job has finished; an empty batch when nothing came for a while."""

@@ -77,7 +77,7 @@ def bias_of(request: GenerationRequest, model: ServedModel) -> dict[int, float]:
     for key, bias in request.logit_bias.items():
         if bias == 0:
             continue
-        if not key.isdecimal() or len(key) > 9 or int(key) >= model.tokenizer.vocab_size:
+        if not (key.isascii() and key.isdecimal()) or len(key) > 9 or int(key) >= model.tokenizer.vocab_size:
             most = model.tokenizer.vocab_size - 1
             raise bad_request(f"logit_bias: found {shown(key)}, expected token ids from 0 to {most}.", "logit_bias")
         biases[int(key)] = bias

@@ -30,7 +30,7 @@ class JsonSchemaFormat(Body):
     """A JSON schema that the answer must satisfy."""
 
     name: Nullable[str] = ""
-    schema_: Annotated[dict[str, Any] | bool, Field(alias="schema")]
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
 
 
 class ResponseFormat(Body):

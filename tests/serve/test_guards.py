@@ -1,0 +1,146 @@
+"""Who may talk to the server: keys, hosts, origins, methods and routes."""
+
+from collections.abc import Iterator
+
+import pytest
+from web import Web, serving
+
+from llamita.errors import SettingError
+from llamita.model import Model
+from llamita.serve.guards import host_name
+from llamita.serve.settings import Settings
+
+KEY = "sk-secret"
+OPEN = {"/health"}
+PATHS = (
+    "/health", "/metrics", "/v1/models", "/models", "/v1/models/toy", "/tokenizer_info", "/openapi.json", "/docs", "/nowhere",
+    "/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize", "/completions",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def guarded(toy_model: Model) -> Iterator[Web]:
+    with serving(toy_model, api_key=KEY, cors_origins=("https://me.example",), allowed_hosts=("llama.example",)) as web:
+        yield web
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_route_but_the_health_check_wants_the_key(guarded: Web, path: str):
+    wrong = [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": KEY},
+        {"Authorization": f"Basic {KEY}"},
+        {"X-Api-Key": "x"},
+    ]
+    for headers in wrong:
+        answer = guarded.get(path, **headers)
+        assert (answer.status == 200) if path in OPEN else (answer.status == 401)
+        if answer.status == 401:
+            assert answer.error["code"] == "invalid_api_key"
+            assert answer.headers["www-authenticate"] == "Bearer"
+    assert guarded.get(f"{path}?api_key={KEY}").status == guarded.get(path).status
+    for headers in ({"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer {KEY}"}, {"X-Api-Key": KEY}):
+        assert guarded.get(path, **headers).status in (200, 404, 405)
+
+
+def test_the_key_is_wanted_before_the_body_is_read(guarded: Web):
+    answer = guarded.send("POST", "/v1/completions", headers={"Content-Length": "1000000", "Content-Type": "application/json"})
+    assert answer.status == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["//v1/models", "/page/../v1/models", "/page/%2e%2e/v1/models", "/health/", "/page/..%2fapp.py"]
+)
+def test_no_spelling_of_a_path_goes_around_the_key(guarded: Web, path: str):
+    assert guarded.get(path).status in (401, 404)
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:80", "192.168.0.7", "llama.example:80"])
+def test_addresses_and_allowed_names_may_be_called(guarded: Web, host: str):
+    assert guarded.get("/health", Host=host).status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "[::1", "a" * 300])
+def test_other_names_are_refused_whatever_the_key(guarded: Web, host: str):
+    answer = guarded.get("/health", Host=host, Authorization=f"Bearer {KEY}")
+    assert answer.status in (400, 403)
+
+
+def test_pages_of_allowed_origins_may_call(guarded: Web):
+    asked = {"Origin": "https://me.example", "Access-Control-Request-Method": "POST"}
+    asked["Access-Control-Request-Headers"] = "authorization,content-type"
+    allowed = guarded.send("OPTIONS", "/v1/completions", headers=asked)
+    assert allowed.status == 200
+    assert allowed.headers["access-control-allow-origin"] == "https://me.example"
+    assert "access-control-allow-credentials" not in allowed.headers
+    assert "access-control-allow-origin" in guarded.get("/v1/models", Origin="https://me.example").headers  # of a 401, too
+    refused = guarded.send("OPTIONS", "/v1/completions", headers=asked | {"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in refused.headers
+
+
+def test_no_origin_is_allowed_unless_one_is_named(web: Web):
+    asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    assert web.send("OPTIONS", "/v1/completions", headers=asked).status == 405
+    assert not [name for name in web.get("/v1/models", **asked).headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""])
+def test_what_a_foreign_page_may_send_without_asking_starts_nothing(web: Web, kind: str):
+    answer = web.post("/v1/completions", {"prompt": "x"}, **{"Content-Type": kind})
+    assert answer.status == 415
+    assert answer.error["code"] == "unsupported_media_type"
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/completions"), ("DELETE", "/v1/models/toy"), ("PUT", "/health")])
+def test_other_methods_are_refused_with_those_that_work(web: Web, method: str, path: str):
+    answer = web.send(method, path)
+    assert answer.status == 405
+    assert answer.headers["allow"]
+    assert answer.error["type"] == "invalid_request_error"
+
+
+def test_unknown_routes_and_models_are_not_found(web: Web):
+    assert web.get("/v2/models").error["type"] == "not_found_error"
+    assert web.get("/v1/models/gpt-4").error["code"] == "model_not_found"
+
+
+def test_headers_beyond_any_need_are_refused(web: Web):
+    answer = web.get("/v1/models", **{"X-Large": "x" * 40_000})
+    assert answer.status == 431
+    assert answer.error["code"] == "headers_too_large"
+    assert web.get("/v1/models", **{"X-Larger": "x" * 200_000}).status in (400, 431)
+
+
+def test_any_name_will_do_for_the_model_unless_told_otherwise(web: Web, toy_model: Model):
+    assert web.complete(prompt="Tom", model="gpt-4o", max_tokens=1)["model"] == "toy"
+    with serving(toy_model, strict_model=True) as strict:
+        assert strict.post("/v1/completions", {"prompt": "Tom", "model": "gpt-4o"}).error["code"] == "model_not_found"
+        assert strict.complete(prompt="Tom", model="toy", max_tokens=1)["model"] == "toy"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "my.machine"])
+def test_other_machines_are_served_with_a_key_only(host: str):
+    with pytest.raises(SettingError, match="--api-key"):
+        Settings("toy", host=host).validate()
+    assert Settings("toy", host=host, api_key=KEY).validate()
+    assert Settings("toy", host=host, insecure=True).validate()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_this_machine_is_served_without_a_key(host: str):
+    assert Settings("toy", host=host).validate()
+
+
+@pytest.mark.parametrize("key", ["with space", "schlüssel", "line\nend"])
+def test_a_key_that_no_header_carries_is_refused(key: str):
+    with pytest.raises(SettingError, match="--api-key"):
+        Settings("toy", api_key=key).validate()
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [("a.example:80", "a.example"), ("A.Example", "a.example"), ("[::1]:80", "::1"), ("[::1]", "::1"), ("1.2.3.4", "1.2.3.4")],
+)
+def test_a_host_header_is_a_name_and_perhaps_a_port(header: str, name: str):
+    assert host_name(header) == name
