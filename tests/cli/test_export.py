@@ -16,8 +16,10 @@ from llamita.formats.target import write_tokenizer_beside
 from llamita.language_model import BUNDLED
 from llamita.model import Model, random_model
 from llamita.tokenizer.conversion import to_llama2c
+from llamita.tokenizer.library import LibraryTokenizer
 from llamita.tokenizer.llama2c import Llama2cTokenizer, serialize_tokenizer_bin
 from llamita.tokenizer.sentencepiece import parse_sentencepiece
+from small_vocabularies import byte_level
 
 
 @pytest.fixture
@@ -102,6 +104,17 @@ def test_a_tokenizer_named_with_z_goes_along(capsys, tmp_path, toy_model):
     assert exported(capsys, str(tmp_path / "model.bin"), str(tmp_path / "a.gguf"))["tokenizer"].startswith("none found beside")
     exported(capsys, str(tmp_path / "model.bin"), str(tmp_path / "b"), "-z", str(path))
     assert read_tokenizer(tmp_path / "b" / "tokenizer.bin").vocab_size == toy_model.config.vocab_size
+
+
+def test_a_vocabulary_that_tokenizer_bin_cannot_hold_is_left_out_and_that_is_said(capsys, tmp_path, tiny_config):
+    tokenizer = LibraryTokenizer(byte_level())
+    model = replace(random_model(replace(tiny_config, vocab_size=tokenizer.vocab_size)), tokenizer=tokenizer)
+    write_model(model, tmp_path / "source", "safetensors")
+    facts = exported(capsys, str(tmp_path / "source"), str(tmp_path / "out.bin"))
+    assert facts["tokenizer"].startswith("no tokenizer.bin, as it cannot hold this one: ")
+    assert not (tmp_path / "tokenizer.bin").exists()
+    exported(capsys, str(tmp_path / "source"), str(tmp_path / "out.gguf"), "--verify-text", __file__)
+    assert read_model(tmp_path / "out.gguf").tokenizer is not None
 
 
 def test_what_llama2c_cannot_hold_is_refused_with_the_reason(capsys, tmp_path, toy_model):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llamita.config import ModelConfig
+from llamita.config import ModelConfig, RopeScaling
 from llamita.errors import ModelError, ModelFileError
 from llamita.formats import llama2c, llama2c_writer
 from llamita.model import Model, random_model, with_dtype
@@ -114,8 +114,13 @@ def test_a_group_that_straddles_rows_is_refused(tmp_path, tiny_config, group):
     ("change", "message"),
     [
         ({"rope_theta": 500000.0}, "rope_theta: found 500000.0, expected 10000"),
-        ({"norm_epsilon": 1e-6}, "norm_epsilon: found 1e-06, expected 1e-05"),
+        (
+            {"norm_epsilon": 1e-6},
+            "norm_epsilon: found 1e-06, expected 1e-05; llama2.c's files cannot say otherwise: choose another ",
+        ),
+        ({"norm_epsilon": 1e-6}, "early downloads say 1e-06 by mistake: then write 1e-05 into its params.json"),
         ({"head_size": 8}, "head_size: found 8, expected 4"),
+        ({"rope_scaling": RopeScaling("linear", 2.0)}, "rope_scaling: found linear, expected none"),
     ],
 )
 @pytest.mark.parametrize("version", [0, 1, 2])

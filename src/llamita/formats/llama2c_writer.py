@@ -19,6 +19,8 @@ from llamita.model import Model
 
 ROPE_THETA = 10000.0  # written into run.c, as is
 NORM_EPSILON = 1e-5
+# github.com/meta-llama/llama, issue 771
+_EPSILON_SLIP = "of Llama 2 7B-chat, early downloads say 1e-06 by mistake: then write 1e-05 into its params.json or config.json"
 
 
 def write(
@@ -63,7 +65,8 @@ def _check_holds(config: ModelConfig, path: str | PathLike[str]) -> None:
     fixed = {"rope_theta": ROPE_THETA, "norm_epsilon": NORM_EPSILON, "head_size": config.width / config.n_heads}
     for name, expected in fixed.items():
         if (found := getattr(config, name)) != expected:
-            raise ModelFileError(path, name, found, f"{expected:g}", remedy)
+            slip = f"; {_EPSILON_SLIP}" if name == "norm_epsilon" and found == 1e-6 else ""
+            raise ModelFileError(path, name, found, f"{expected:g}", remedy + slip)
     if config.rope_scaling is not None:
         raise ModelFileError(path, "rope_scaling", config.rope_scaling.kind, "none", remedy)
 
