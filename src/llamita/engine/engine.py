@@ -68,6 +68,7 @@ class Engine:
         self.isa = detect_isa()
         self.max_rows = max(256 if self.config.n_parameters < LARGE_MODEL else 64, self.n_slots + LOGIT_ROWS)
         self._free_slots = list(range(self.n_slots))
+        self._first_hidden = 0  # of the last pass: rows of `last` before those whose hidden states were wanted
         self._buffers: dict[str, np.ndarray] = {}
         self._state = aligned(STATE.itemsize, np.uint8).view(STATE)
         self._set_sizes()
@@ -286,7 +287,7 @@ class Engine:
 
     def hidden_states(self, first: int, n: int) -> np.ndarray:
         """Final hidden states, behind the last norm, of the last pass's rows that wanted them, from `first`: float64 (n, D)."""
-        first += int(self._state["n_logits"][0])
+        first += self._first_hidden
         x = self._last[first : first + n, : self.config.width].astype(np.float64)
         scale = np.sqrt((x * x).mean(1, keepdims=True) + self.config.norm_epsilon)
         return x / scale * self.weights.norms[-1, : self.config.width]
@@ -341,7 +342,7 @@ class Engine:
             if reading.wants_hidden:
                 hidden += range(row, row + n)
             row += n
-        n_logits = self._describe_others(others, n_drawn)
+        n_logits = self._first_hidden = self._describe_others(others, n_drawn)
         n_wanted = n_logits + len(hidden)
         self._wanted[n_logits:n_wanted] = hidden
         state = self._state

@@ -155,8 +155,8 @@ class Scheduler:
         slots = [slot for slot in self._slots.running if not self._slots.is_waiting(slot)]
         for slot in slots:
             self._prepare(slot)
-        plan = self._planner.plan([slot for slot in slots if slot.running])
-        if plan.slots:
+        if ready := [slot for slot in slots if slot.running]:
+            plan = self._planner.plan(ready)
             started = time.perf_counter()
             ids = self._engine.run_pass(plan.readings, plan.n_steps)
             seconds = time.perf_counter() - started
