@@ -87,7 +87,7 @@ def wrong_values() -> Iterator[Case]:
                        {"9" * 400: 1}, {"٣": 1}, {"5": b"1e999"}, {str(i): 1 for i in range(5000)}),
         "model": text,
         "ignore_eos": ("x", 1),
-        "response_format": ("x", 5, [], {}, {"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {}}),
+        "response_format": ("x", 5, [], {}, {"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": 5}),
     }  # fmt: skip
     for path in (COMPLETIONS, CHAT):
         for field, values in fields.items():
@@ -118,8 +118,8 @@ def wrong_values() -> Iterator[Case]:
 
 def impossible_wishes() -> Iterator[Case]:
     """Prompts that cannot be read, and too much at once."""
-    prompts = ([], [[]], [""] * 5000, ["x", 5], [5, "x"], [[5], "x"], [-1], [400], [1 << 31], [1 << 70], [1.5], [True], [[5], [[5]]],
-               {}, 5, True, "word " * 5000, [5] * 129, [5] * 100_000, [[5] * 129], "\n" * 1_000_000)  # fmt: skip
+    prompts = ([], [[]], [""] * 5000, ["x", 5], [5, "x"], [[5], "x"], [-1], [400], [1 << 31], [1 << 70], [1.5], [True],
+               [[5], [[5]]], {}, 5, True, "word " * 5000, [5] * 129, [5] * 100_000, [[5] * 129], "\n" * 1_000_000)  # fmt: skip
     for prompt in prompts:
         yield case(COMPLETIONS, "prompt", prompt)
         yield case(EMBEDDINGS, "input", prompt)
@@ -143,8 +143,8 @@ def wrong_messages() -> Iterator[Case]:
         [{"type": "image_url", "image_url": {}}],
         True,
     )
-    wrong = [[], {}, "x", None, [5], [[]], [{}], [{"role": "user"}] * 5000, [{"role": "root", "content": "x"}], [{"content": "x"}],
-             [{"role": 5, "content": "x"}],
+    wrong = [[], {}, "x", None, [5], [[]], [{}], [{"role": "user"}] * 5000, [{"role": "root", "content": "x"}],
+             [{"content": "x"}], [{"role": 5, "content": "x"}],
              [{"role": "assistant", "tool_calls": [{}]}], [{"role": "assistant", "tool_calls": "x"}],
              [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}]]  # fmt: skip
     for messages in (*wrong, *([{"role": "user", "content": content}] for content in contents)):
@@ -160,9 +160,10 @@ def bad_schemas() -> Iterator[Case]:
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(60):
         deep = {"type": "array", "items": deep}
-    schemas = [{"type": "nothing"}, {"not": {}}, {"type": "string", "pattern": "("}, {"type": "string", "pattern": "(?=x)y"}, deep,
-               {"type": "string", "pattern": "(" * 30_000}, {"type": "string", "pattern": "*"}, {"$ref": "#/nowhere"}, False,
-               {"$ref": "http://evil.example/"}, {"$ref": "file:///etc/passwd"}, {"enum": []}, {"type": "integer", "minimum": 2, "maximum": 1},
+    schemas = [{"type": "nothing"}, {"not": {}}, {"type": "string", "pattern": "("}, {"type": "string", "pattern": "(?=x)"},
+               {"type": "string", "pattern": "(" * 30_000}, {"type": "string", "pattern": "*"}, {"$ref": "#/nowhere"},
+               deep, False, {"type": "integer", "minimum": 2, "maximum": 1},
+               {"$ref": "http://evil.example/"}, {"$ref": "file:///etc/passwd"}, {"enum": []},
                {"type": "string", "format": "nothing"}, {"uniqueItems": True}, {"if": {}, "then": {}}, {"type": ["x", 5]},
                {"properties": 5}, {"x-guidance": {"lenient": True}, "not": {}}, {"enum": ["x" * 100_000]}, {"type": "null\n"},
                {"allOf": [{"type": "string"}, {"type": "integer"}]}]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Clients that leave, and more clients than there is room for: nobody else notices, and their slots are free within a second."""
+"""Clients that leave, and more clients than there is room for: nobody else notices, and slots are free within a second."""
 
 import json
 import random

@@ -1,8 +1,15 @@
 """`llamita serve`: a model behind OpenAI's API. Flags only; serve/ does it."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import click
 
 from llamita.cli import debug_option
+
+if TYPE_CHECKING:
+    from llamita.serve.served_model import ServedModel
+    from llamita.serve.settings import Settings
 
 
 @click.command("serve", context_settings={"show_default": True})
@@ -43,17 +50,7 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
         curl http://127.0.0.1:8080/v1/completions -H "Content-Type: application/json" \\
             -d '{"prompt": "Once upon a time", "max_tokens": 64}'
     """
-    from llamita.errors import SettingError
-
-    try:
-        from llamita.serve.server import DrainingServer, bind, url_of
-    except ModuleNotFoundError as error:
-        raise SettingError(f'found no {error.name}, which the server needs: pip install "llamita[serve]"') from None
-    from llamita.formats import read_model
     from llamita.language_model import find_model
-    from llamita.serve.scheduler import Scheduler
-    from llamita.serve.served_model import ServedModel, open_served
-    from llamita.serve.service import Service
     from llamita.serve.settings import Settings
 
     path = find_model(model)
@@ -70,10 +67,27 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
         drain_seconds=flags["drain"],
     ).validate()
 
-    def open_model() -> ServedModel:
+    def open_model() -> "ServedModel":
+        from llamita.formats import read_model
+        from llamita.serve.scheduler import Scheduler
+        from llamita.serve.served_model import open_served
+
         opened = read_model(path, tokenizer)
         scheduler = Scheduler(opened, flags["threads"], flags["context"], flags["slots"], flags["max_queue"])
         return open_served(opened, settings, scheduler)
+
+    serve(settings, open_model)
+
+
+def serve(settings: "Settings", open_model: Callable[[], "ServedModel"]) -> None:
+    """Bind, say where, load and serve."""
+    from llamita.errors import SettingError
+
+    try:
+        from llamita.serve.server import DrainingServer, bind, url_of
+        from llamita.serve.service import Service
+    except ModuleNotFoundError as error:
+        raise SettingError(f'found no {error.name}, which the server needs: pip install "llamita[serve]"') from None
 
     def say(line: str) -> None:
         click.echo(f"llamita: {line}", err=True)
