@@ -98,3 +98,23 @@ def test_tools_that_the_template_cannot_write_are_refused(web: Web, tool_choice:
     body = {"messages": talk("Hi"), "tools": tools, "tool_choice": tool_choice, "max_tokens": 1}
     assert web.post("/v1/chat/completions", body).status == 400
     assert web.post("/v1/chat/completions", body | {"tool_choice": "none"}).status == 200
+
+
+def test_an_answer_goes_on_behind_the_tokens_that_it_is_given(web: Web):
+    settings = {"temperature": 0, "max_tokens": 12, "ignore_eos": True, "logprobs": True, "top_logprobs": 2}
+    whole = web.chat("Hello", **settings)["choices"][0]["logprobs"]["content"]
+    assert all(token["id"] == token["top_logprobs"][0]["id"] for token in whole)
+    begun = [token["id"] for token in whole[:5]]
+    rest = web.chat("Hello", **settings | {"answer_ids": begun, "max_tokens": 7})["choices"][0]["logprobs"]["content"]
+    assert [token["id"] for token in rest] == [token["id"] for token in whole[5:]]
+
+
+def test_an_answer_cannot_begin_with_tokens_of_another_vocabulary_nor_outside_its_grammar(web: Web):
+    body = {"messages": talk("Hello"), "max_tokens": 1}
+    assert web.post("/v1/chat/completions", body | {"answer_ids": [400]}).error["code"] == "invalid_token_id"
+    both = body | {"answer_ids": [300], "response_format": {"type": "json_object"}}
+    assert web.post("/v1/chat/completions", both).error["param"] == "answer_ids"
+
+
+def test_the_model_says_which_tokens_end_its_texts(web: Web):
+    assert web.get("/v1/models").json["data"][0]["stop_ids"] == [1, 2]

@@ -18,10 +18,11 @@ class TokenRecord:
     logprob is None for the first token of a prompt, before which there is nothing that could tell.
     """
 
+    id: int
     data: bytes
     offset: int
     logprob: float | None
-    alternatives: tuple[tuple[bytes, float], ...]
+    alternatives: tuple[tuple[int, bytes, float], ...]
 
 
 @dataclass
@@ -115,5 +116,5 @@ class Choice:
 
 def record_of(model: ServedModel, token: Token, offset: int, has_logprob: bool = True) -> TokenRecord:
     """The record of a token."""
-    alternatives = tuple((model.token_bytes(token_id), logprob) for token_id, logprob in token.alternatives)
-    return TokenRecord(model.token_bytes(token.id), offset, token.logprob if has_logprob else None, alternatives)
+    alternatives = tuple((token_id, model.token_bytes(token_id), logprob) for token_id, logprob in token.alternatives)
+    return TokenRecord(token.id, model.token_bytes(token.id), offset, token.logprob if has_logprob else None, alternatives)

@@ -33,21 +33,21 @@ def _top(record: TokenRecord) -> dict[str, float] | None:
     if record.logprob is None:
         return None
     top: dict[str, float] = {}
-    for data, logprob in (*record.alternatives, (record.data, record.logprob)):
+    for _, data, logprob in (*record.alternatives, (record.id, record.data, record.logprob)):
         text = spelled(data)
         top[text] = max(logprob, top.get(text, logprob))
     return top
 
 
 def chat_logprobs(records: Sequence[TokenRecord]) -> dict[str, Any]:
-    """The shape of /v1/chat/completions: a list of tokens with their bytes."""
+    """The shape of /v1/chat/completions: a list of tokens with their bytes, and with their ids, as llama.cpp has them."""
     content = [
-        _chat_token(record.data, record.logprob or 0.0)
-        | {"top_logprobs": [_chat_token(data, logprob) for data, logprob in record.alternatives]}
+        _chat_token(record.id, record.data, record.logprob or 0.0)
+        | {"top_logprobs": [_chat_token(*alternative) for alternative in record.alternatives]}
         for record in records
     ]
     return {"content": content, "refusal": None}
 
 
-def _chat_token(data: bytes, logprob: float) -> dict[str, Any]:
-    return {"token": spelled(data), "logprob": logprob, "bytes": list(data)}
+def _chat_token(token_id: int, data: bytes, logprob: float) -> dict[str, Any]:
+    return {"id": token_id, "token": spelled(data), "logprob": logprob, "bytes": list(data)}

@@ -92,6 +92,9 @@ class ChatRequest(GenerationRequest):
     tools: Nullable[Annotated[list[Tool], Field(max_length=MAX_TOOLS)]] = Field(default_factory=list)
     tool_choice: Nullable[Literal["none", "auto", "required"] | NamedTool | None] = None
     add_generation_prompt: Nullable[bool] = True
+    answer_ids: Nullable[list[Annotated[int, Field(ge=0), WHOLE]]] = Field(
+        default_factory=list, description="Tokens that the answer begins with; what comes back goes on behind them."
+    )
     chat_template_kwargs: Nullable[dict[str, Any]] = Field(default_factory=dict)
 
 

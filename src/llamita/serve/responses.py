@@ -52,6 +52,7 @@ class CompletionResponse(BaseModel):
 class ChatToken(BaseModel):
     """A token that could stand in a place."""
 
+    id: int
     token: str
     logprob: float
     bytes: list[int] | None
@@ -151,6 +152,7 @@ class ModelBody(BaseModel):
     owned_by: str
     max_model_len: int
     template: str
+    stop_ids: list[int]
 
 
 class ModelList(BaseModel):

@@ -28,7 +28,7 @@ async def retrieve_model(model: str, request: Request) -> dict[str, Any]:
 
 
 def described(model: ServedModel) -> dict[str, Any]:
-    """A model in OpenAI's words, its context as vLLM calls it, and its chat template."""
+    """A model in OpenAI's words, its context as vLLM calls it, its chat template and the tokens that end its texts."""
     return {
         "id": model.name,
         "object": "model",
@@ -36,4 +36,5 @@ def described(model: ServedModel) -> dict[str, Any]:
         "owned_by": "llamita",
         "max_model_len": model.context,
         "template": model.template.name,
+        "stop_ids": sorted(model.stop_ids),
     }
