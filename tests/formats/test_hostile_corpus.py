@@ -25,6 +25,8 @@ N_CASES = {
     "GGUF model": 100,
     "pieces": 40,
     "sentencepiece": 40,
+    "tokenizer.json": 80,
+    "Meta": 50,
 }
 
 CASES = {f"{kind}: {case.fault}": case for kind, module in KINDS.items() for case in module.CASES}

@@ -17,8 +17,6 @@ from llamita.formats.json_text import MAX_TEXT_BYTES, parse_object, shown
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 SPECIAL_TOKENS_NAME = "special_tokens_map.json"
 TEMPLATE_NAME = "chat_template.jinja"
-_MAX_CONFIG_BYTES = 8 * MAX_TEXT_BYTES  # a tokenizer_config.json may list a thousand tokens and several templates
-_MAX_ITEMS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -88,4 +86,4 @@ def _spelling(values: dict[str, object], name: str, path: Path) -> str | None:
 
 def _read_object(path: Path) -> dict[str, object]:
     """The object in a file, empty where there is no file."""
-    return parse_object(read_file(path, _MAX_CONFIG_BYTES), path, max_items=_MAX_ITEMS) if path.exists() else {}
+    return parse_object(read_file(path, MAX_TEXT_BYTES), path) if path.exists() else {}

@@ -1,11 +1,12 @@
 """JSON from untrusted files: an object or a ModelFileError of one line, whatever the bytes are.
 
 Stands under the readers of safetensors headers and of the config.json kind. Stricter than Python's json: UTF-8 only, no name
-twice, no NaN, no nesting that exhausts the stack, and small, as a few bytes of JSON become a hundred in memory. Knows no field
-of any format.
+twice, no NaN, no half of a character, no nesting that exhausts the stack, and small, as a few bytes of JSON become a hundred in
+memory. Knows no field of any format.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from itertools import islice
 from os import PathLike
@@ -15,6 +16,7 @@ from llamita.errors import ModelFileError
 MAX_TEXT_BYTES = 1 << 20  # eight times the header of the largest Llama; one wide character makes a text four times as big
 MAX_ITEMS = 1 << 16  # brackets and commas; the largest Llama has 1,138 tensors with eight each
 _SHOWN_CHARACTERS = 80
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _JsonError(ValueError):
@@ -33,6 +35,8 @@ def parse_object(
         raise ModelFileError(path, field, f"{n_items} brackets and commas", f"at most {max_items}")
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        if _SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # a ValueError where the halves of a pair do not meet
     except RecursionError:
         raise ModelFileError(path, field, "brackets nested too deeply", "JSON") from None
     except ValueError as error:  # of JSON, of UTF-8, or of an integer with thousands of digits

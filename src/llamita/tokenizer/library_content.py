@@ -6,7 +6,6 @@ the parts that are small (normalizer, pre_tokenizer, decoder), which it parses i
 
 import base64
 import binascii
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ _KINDS = {
 }
 _MAX_SHOWN = 40
 _MAX_DEPTH = 8
+_MAX_SCORE = 1e30
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _check_unigram(model: dict[str, Any]) -> dict[str, int]:
         raise TokenizerError("vocab: found something else, expected a list of pieces")
     for entry in vocabulary:
         is_entry = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
-        if not is_entry or type(entry[1]) not in (int, float) or not math.isfinite(entry[1]):
+        if not is_entry or type(entry[1]) not in (int, float) or not abs(entry[1]) < _MAX_SCORE:
             raise TokenizerError(f"vocab: found {_shown(entry)}, expected a piece and its score")
     _check_flags(model, "byte_fallback")
     if unknown_id is not None and (type(unknown_id) is not int or not 0 <= unknown_id < len(vocabulary)):

@@ -10,11 +10,13 @@ from hostile import (
     gguf_containers,
     gguf_models,
     llama2c,
+    meta_folders,
     pickles,
     piece_lists,
     safetensors,
     sentencepiece,
     shards,
+    tokenizer_json,
 )
 
 KINDS = {
@@ -24,8 +26,10 @@ KINDS = {
     "config": configs,
     "zip": archives,
     "pickle": pickles,
+    "Meta": meta_folders,
     "GGUF container": gguf_containers,
     "GGUF model": gguf_models,
     "pieces": piece_lists,
     "sentencepiece": sentencepiece,
+    "tokenizer.json": tokenizer_json,
 }

@@ -17,6 +17,12 @@ def changed(fault: str, field: str, **changes: object) -> Case:
     return case(fault, field, lambda: json.dumps(values).encode())
 
 
+def beside(fault: str, field: str, name: str, content: bytes) -> Case:
+    """The sound folder with a file more."""
+    files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": file(), name: content}
+    return Case(fault, field, lambda: files, ".")
+
+
 def scaled(fault: str, field: str, **scaling: object) -> Case:
     """The sound config with such a rope_scaling."""
     return changed(fault, field, rope_scaling=scaling)
@@ -24,6 +30,8 @@ def scaled(fault: str, field: str, **scaling: object) -> Case:
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 CONTEXT = {"original_max_position_embeddings": 16}
+
+GENERATION = "generation_config.json"
 
 SOUND = {"config.json": case("", "", lambda: json.dumps(CONFIG).encode())}
 
@@ -117,4 +125,14 @@ CASES = [
     scaled("Llama 3's scaling without its context", "rope_scaling", **LLAMA3),
     scaled("Llama 3's scaling with its bounds exchanged", "rope_scaling", **LLAMA3 | CONTEXT | {"low_freq_factor": 8.0}),
     scaled("Llama 3's scaling with equal bounds", "rope_scaling", **LLAMA3 | CONTEXT | {"low_freq_factor": 4.0}),
+    beside("ends of texts beyond the vocabulary", "eos_token_id: found 5", GENERATION, b'{"eos_token_id": 5}'),
+    beside("an end of texts in a list that is a text", "eos_token_id: found", GENERATION, b'{"eos_token_id": [1, "2"]}'),
+    beside("an end of texts of -2", "eos_token_id: found -2", GENERATION, b'{"eos_token_id": -2}'),
+    beside("an end of texts of 10^400", "eos_token_id: found 1000", GENERATION, b'{"eos_token_id": 1%s}' % (b"0" * 400)),
+    beside("an end of texts that is an object", "eos_token_id: found", GENERATION, b'{"eos_token_id": {"1": 2}}'),
+    beside("generation without an end", "content: found", GENERATION, b'{"eos_token_id": '),
+    beside("an empty chat template", "file size: found 0", "chat_template.jinja", b""),
+    beside("a chat template of Latin-1", "content: found 'utf-8'", "chat_template.jinja", b"{{ '\xfc' }}"),
+    beside("a chat template of two megabytes", "file size", "chat_template.jinja", b"a" * (2 << 20)),
+    beside("a chat template that is a number", "chat_template: found 7", "tokenizer_config.json", b'{"chat_template": 7}'),
 ]
