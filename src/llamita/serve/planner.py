@@ -37,21 +37,26 @@ class Planner:
 
     def plan(self, slots: list[Slot]) -> Plan:
         """The next pass over slots with something to read, the oldest first."""
-        engine = self._engine
-        texts = [slot for slot in slots if slot.n_left == 1]
-        prompts = [slot for slot in slots if slot.n_left > 1]
-        shares = share_rows([slot.n_left for slot in prompts], self._prompt_rows(len(texts)))
-        n_logits = engine.max_logits - len(slots)
-        chosen = []
-        for slot, n in [*((slot, 1) for slot in texts), *zip(prompts, shares, strict=True)]:
-            if slot.running and slot.running.job.prompt_logprobs:
-                n = min(n, n_logits + 1)
-                n_logits -= n - 1
-            if n:
-                chosen.append((slot, reading_of(slot, n)))
+        n_left = [slot.n_left for slot in slots]
+        texts = [(slot, reading_of(slot, 1, 1)) for slot, n in zip(slots, n_left, strict=True) if n == 1]
+        prompts = [(slot, n) for slot, n in zip(slots, n_left, strict=True) if n > 1]
+        chosen = [*texts, *self._read_prompts(prompts, len(texts))]
         chosen.sort(key=lambda pair: not pair[1].draws)
         plan = Plan([slot for slot, _ in chosen], [reading for _, reading in chosen], 1)
         return plan if plan.reads_prompts else plan._replace(n_steps=self._steps(plan.slots))
+
+    def _read_prompts(self, prompts: list[tuple[Slot, int]], n_texts: int) -> list[tuple[Slot, Reading]]:
+        """Readings of prompts, each with what is left of it, beside so many texts; a scored one wants logits of every row."""
+        readings = []
+        n_logits = self._engine.max_logits - n_texts - len(prompts)  # beside one of each, from which a token may be drawn
+        shares = share_rows([n for _, n in prompts], self._prompt_rows(n_texts))
+        for (slot, n_left), n in zip(prompts, shares, strict=True):
+            if n and slot.running and slot.running.job.prompt_logprobs:
+                n = min(n, n_logits + 1)
+                n_logits -= n - 1
+            if n:
+                readings.append((slot, reading_of(slot, n, n_left)))
+        return readings
 
     def learn(self, plan: Plan, n_steps: int, seconds: float) -> None:
         """Take note of how long a pass took."""
@@ -83,13 +88,13 @@ class Planner:
         return n
 
 
-def reading_of(slot: Slot, n_ids: int) -> Reading:
-    """How n_ids of a slot are read."""
+def reading_of(slot: Slot, n_ids: int, n_left: int) -> Reading:
+    """How n_ids of the n_left ids are read that a slot still has to."""
     running = slot.running
     assert running is not None
     job, in_prompt = running.job, running.n_tokens == 0
     return Reading(
-        slot.sequence, n_ids, running.draws and n_ids == slot.n_left, job.prompt_logprobs and in_prompt, job.wants_embedding
+        slot.sequence, n_ids, running.draws and n_ids == n_left, job.prompt_logprobs and in_prompt, job.wants_embedding
     )
 
 

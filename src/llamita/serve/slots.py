@@ -45,7 +45,8 @@ class Slot:
         running = self.running
         if running is None:
             return 0
-        return len(self.sequence.pending) - (not running.draws and not running.job.wants_embedding)
+        n = self.sequence.position - self.sequence.n_read
+        return n if running.draws or running.job.wants_embedding else n - 1
 
     def shared(self, prompt: np.ndarray, job: Job, later: bool = False) -> int:
         """How many ids at the beginning of a prompt need not be read for a job; later: once this slot has read its own."""
