@@ -40,6 +40,8 @@ class SamplingOptions(TypedDict, total=False):
     min_p: float  # only those with this share of the likeliest's probability; 0: all
     repetition_penalty: float  # divides the scores of recent tokens; 1: off
     repetition_window: int  # how many tokens are recent
+    presence_penalty: float  # taken from the scores of tokens that the text already has behind the prompt
+    frequency_penalty: float  # the same as often as they are there
     logit_bias: Mapping[int, float]  # added to the scores of these ids
 
 
