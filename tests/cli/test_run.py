@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llamita.cli import main
-from llamita.cli.run import xorshift_state
+from llamita.cli.sampling_options import xorshift_state
 from llamita.language_model import load
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "data" / "reference" / "llama2c_run_outputs.json"
