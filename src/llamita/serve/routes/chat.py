@@ -35,7 +35,7 @@ def plan(body: ChatRequest, model: ServedModel) -> list[Job]:
     tools = () if body.tool_choice == "none" else body.tools
     prompt = model.chat_ids(body.messages, tools, body.add_generation_prompt, body.chat_template_kwargs)
     if body.answer_ids and body.response_format and body.response_format.type != "text":
-        raise bad_request("answer_ids: found it beside response_format, which begins with the answer; leave one out.", "answer_ids")
+        raise bad_request("answer_ids: found it beside response_format, which begins with the answer.", "answer_ids")
     prompt = [*prompt, *model.checked_ids(body.answer_ids, "answer_ids")]
     wanted = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     max_tokens = room_for(wanted, [prompt], model.context, "messages")

@@ -1,0 +1,315 @@
+// The page: what the reader does, and what comes of it. All state is here; every other module does one thing for it.
+
+import { newAnswer, reopen, replaceToken } from "./answer.js";
+import { Api } from "./api.js";
+import { ChatView } from "./chat_view.js";
+import { ConversationList } from "./conversation_list.js";
+import { Conversations, newConversation, requestMessages, shownAnswer, titleOf } from "./conversations.js";
+import { byId } from "./elements.js";
+import { keyList, listenToKeys } from "./keyboard.js";
+import { askKey, notify } from "./notices.js";
+import { closePanes, isNarrow, setUpPanes, toggleSettings, toggleSidebar } from "./panes.js";
+import { Settings, settingRows } from "./settings.js";
+import { AlternativesPanel } from "./token_view.js";
+import { writeAnswer } from "./writing.js";
+
+const CURRENT = "llamita.current";
+const SYSTEM = "llamita.system"; // what the last conversation was told first, for the next one
+const KEEP_MILLISECONDS = 2000;
+
+class Page {
+  #model = null; // {id, max_model_len, template, stop_ids}, once the server has told
+  #stopIds = new Set();
+  #conversation = null;
+  #writing = new Map(); // by id: {conversation, controller}; an answer goes on while another conversation is looked at
+  #wasFull = false;
+
+  constructor() {
+    this.api = new Api(askKey);
+    this.store = new Conversations(localStorage);
+    this.settings = new Settings(localStorage);
+    this.panel = new AlternativesPanel(this.settings);
+    this.list = new ConversationList({
+      open: (id) => this.open(id),
+      rename: (id, title) => this.rename(id, title),
+      remove: (id) => this.remove(id),
+    });
+    this.view = new ChatView(this.panel, {
+      edit: (index, text) => this.edit(index, text),
+      regenerate: (index) => this.regenerate(index),
+      goOn: (index) => this.goOn(index),
+      replace: (index, at, other) => this.replace(index, at, other),
+      showVersion: (index, version) => this.showVersion(index, version),
+    });
+    this.#setUp();
+    this.open(localStorage.getItem(CURRENT));
+  }
+
+  get isWriting() {
+    return this.#writing.has(this.#conversation.id);
+  }
+
+  get isStory() {
+    return this.#model?.template === "story";
+  }
+
+  /** Asks the server what it serves; without an answer nothing can be sent. Whether it told. */
+  async connect() {
+    let close = () => {};
+    try {
+      this.#model = await this.api.model((message) => (close = notify(message, null, 0)));
+    } catch (error) {
+      close();
+      notify(error.message, { label: "Try again", run: () => this.connect() }, 0);
+      return false;
+    }
+    close();
+    this.#stopIds = new Set(this.#model.stop_ids);
+    Object.assign(this.view, { stopIds: this.#stopIds, isStory: this.isStory });
+    document.title = byId("model").textContent = this.#model.id;
+    byId("input").placeholder = this.isStory ? "How does the story begin?" : "Your message";
+    byId("system-row").hidden = this.isStory;
+    this.#draw();
+    return true;
+  }
+
+  open(id) {
+    const known = this.#writing.get(id)?.conversation ?? (id && this.store.read(id));
+    this.#conversation = known || newConversation(localStorage.getItem(SYSTEM) ?? "");
+    localStorage.setItem(CURRENT, this.#conversation.id);
+    byId("system").value = this.#conversation.system;
+    if (isNarrow()) closePanes();
+    else byId("input").focus();
+    this.#draw();
+  }
+
+  /** Sends a message, or begins another story. */
+  send(text) {
+    if (this.isWriting || !(text.trim() || this.isStory)) return false;
+    if (this.isStory && this.#conversation.messages.length) this.open(null);
+    const conversation = this.#conversation;
+    conversation.title ||= titleOf(text);
+    conversation.messages.push({ role: "user", content: text });
+    this.#answer(newAnswer());
+    return true;
+  }
+
+  /** Asks something else in the place of a question; what followed it goes, and can be had back. */
+  edit(index, text) {
+    if (!(text.trim() || this.isStory)) return;
+    this.#stopAnd(() => {
+      this.#cut(index, "What followed the question is gone.");
+      this.#conversation.messages.push({ role: "user", content: text });
+      this.#answer(newAnswer());
+    });
+  }
+
+  regenerate(index) {
+    if (!this.isWriting) this.#answer(newAnswer(), index);
+  }
+
+  goOn(index) {
+    const answer = shownAnswer(this.#conversation.messages[index]);
+    if (!this.isWriting && this.#isOfModel(answer)) this.#answer(reopen(answer, this.#stopIds), index);
+  }
+
+  /** Puts another token in the place of one, and goes on from there; the old answer stays as a version. */
+  replace(index, at, other) {
+    this.#stopAnd(() => {
+      const answer = shownAnswer(this.#conversation.messages[index]);
+      if (!this.#isOfModel(answer)) return;
+      if (index < this.#conversation.messages.length - 1) this.#cut(index + 1, "What followed the answer is gone.");
+      this.#answer({ ...replaceToken(answer, at, other, this.#stopIds), model: answer.model }, index);
+    });
+  }
+
+  showVersion(index, version) {
+    this.#conversation.messages[index].shown = version;
+    this.#keep(this.#conversation);
+    this.#draw();
+  }
+
+  rename(id, title) {
+    const conversation = id === this.#conversation.id ? this.#conversation : this.#writing.get(id)?.conversation ?? this.store.read(id);
+    if (conversation) {
+      conversation.title = title;
+      this.#keep(conversation);
+    }
+    this.#draw();
+  }
+
+  remove(id) {
+    this.#writing.get(id)?.controller.abort();
+    const conversation = id === this.#conversation.id ? this.#conversation : this.store.read(id);
+    this.store.remove(id);
+    if (id === this.#conversation.id) this.open(null);
+    else this.#draw();
+    const undo = () => {
+      this.#keep(conversation);
+      this.open(id);
+    };
+    if (conversation) notify("The conversation is deleted.", { label: "Undo", run: undo });
+  }
+
+  stop() {
+    this.#writing.get(this.#conversation.id)?.controller.abort();
+  }
+
+  keepAll() {
+    for (const { conversation } of this.#writing.values()) this.#keep(conversation);
+  }
+
+  toggleTokens() {
+    this.view.showsTokens = !this.view.showsTokens;
+    byId("tokens").setAttribute("aria-pressed", String(this.view.showsTokens));
+    byId("legend").hidden = !this.view.showsTokens;
+    this.#draw();
+  }
+
+  /** Lets an answer be written: as a new message, or as another version of the one at an index. */
+  async #answer(answer, index = null) {
+    const conversation = this.#conversation;
+    const { id, messages } = conversation;
+    const message = index === null ? { role: "assistant", versions: [], shown: 0 } : messages[index];
+    if (index === null) messages.push(message);
+    message.shown = message.versions.push(answer) - 1;
+    conversation.changed = Date.now();
+    const writing = { conversation, controller: new AbortController() };
+    if (!answer.finish) this.#writing.set(id, writing);
+    this.#keep(conversation);
+    this.#draw();
+    if (answer.finish) return;
+    writing.done = this.#write(conversation, message, answer, writing.controller.signal);
+    await writing.done;
+    this.#writing.delete(id);
+    if (this.store.list().some((entry) => entry.id === id)) this.#keep(conversation); // else it was deleted meanwhile
+    if (conversation === this.#conversation) this.#draw();
+  }
+
+  async #write(conversation, message, answer, signal) {
+    if (!this.#model && !(await this.connect())) {
+      answer.finish = "error";
+      answer.error = "The server cannot be reached.";
+      return;
+    }
+    let kept = Date.now();
+    const onChange = () => {
+      if (conversation === this.#conversation) this.view.updateLast();
+      if (Date.now() - kept < KEEP_MILLISECONDS) return;
+      kept = Date.now();
+      this.#keep(conversation);
+    };
+    const told = this.isStory ? { ...conversation, system: "" } : conversation;
+    const messages = requestMessages(told, conversation.messages.indexOf(message));
+    await writeAnswer(this.api, messages, answer, this.settings.request(), this.#stopIds, signal, onChange);
+    if (answer.finish === "error") this.#model = null; // perhaps another one is served by the time it works again
+  }
+
+  /** Does something once nothing is written any more. */
+  async #stopAnd(act) {
+    const writing = this.#writing.get(this.#conversation.id);
+    writing?.controller.abort();
+    await writing?.done;
+    act();
+  }
+
+  /** Whether an answer's tokens mean something to the model that is served now. */
+  #isOfModel(answer) {
+    const isSo = !this.#model || !answer.model || answer.model === this.#model.id;
+    if (!isSo) notify(`These tokens are of another model, ${answer.model}.`);
+    return isSo;
+  }
+
+  /** Takes away the messages from an index on. */
+  #cut(index, text) {
+    const conversation = this.#conversation;
+    const before = structuredClone(conversation);
+    conversation.messages.length = index;
+    const undo = () => {
+      this.#writing.get(before.id)?.controller.abort();
+      this.#writing.delete(before.id);
+      this.#keep(before);
+      this.open(before.id);
+    };
+    notify(text, { label: "Undo", run: undo });
+  }
+
+  #keep(conversation) {
+    const isKept = this.store.write(conversation);
+    if (!isKept && !this.#wasFull) notify("The browser has no room left: this conversation is gone when the page is closed. Delete others.");
+    this.#wasFull = !isKept;
+  }
+
+  #draw() {
+    const conversation = this.#conversation;
+    const last = conversation.messages.at(-1);
+    const usage = last?.role === "assistant" ? shownAnswer(last).usage : null;
+    byId("context").textContent = usage && this.#model ? `${usage.total_tokens} of ${this.#model.max_model_len}` : "";
+    byId("send").hidden = this.isWriting;
+    byId("stop").hidden = !this.isWriting;
+    this.list.show(this.store.list(), conversation.id);
+    this.view.show(conversation, this.isWriting);
+  }
+
+  #setUp() {
+    setUpPanes();
+    byId("sampling").append(...settingRows(this.settings));
+    byId("reset").addEventListener("click", () => this.settings.reset());
+    byId("new").addEventListener("click", () => this.open(null));
+    byId("stop").addEventListener("click", () => this.stop());
+    byId("tokens").addEventListener("click", () => this.toggleTokens());
+    byId("system").addEventListener("change", ({ target }) => {
+      this.#conversation.system = target.value;
+      localStorage.setItem(SYSTEM, target.value);
+      if (this.#conversation.messages.length) this.#keep(this.#conversation);
+    });
+    this.#setUpComposer();
+    const keys = {
+      "/": ["write", () => byId("input").focus()],
+      n: ["new conversation", () => this.open(null)],
+      e: ["edit the last question", () => this.view.edit()],
+      r: ["another answer", () => this.#regenerateLast()],
+      t: ["tokens", () => this.toggleTokens()],
+      s: ["settings", () => toggleSettings()],
+      c: ["conversations, on a narrow screen", () => toggleSidebar()],
+    };
+    listenToKeys(keys, (isInText) => this.#escape(isInText));
+    byId("keys").append(...keyList(keys));
+    addEventListener("pagehide", () => this.keepAll());
+    addEventListener("storage", ({ key }) => key?.startsWith("llamita.conversations") && this.list.show(this.store.list(), this.#conversation.id));
+  }
+
+  #setUpComposer() {
+    const input = byId("input");
+    const send = () => {
+      if (this.send(input.value)) input.value = "";
+    };
+    byId("composer").addEventListener("submit", (event) => {
+      event.preventDefault();
+      send();
+    });
+    input.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        send();
+      } else if (event.key === "ArrowUp" && !input.value) {
+        event.preventDefault();
+        this.view.edit();
+      }
+    });
+  }
+
+  #regenerateLast() {
+    const last = this.#conversation.messages.length - 1;
+    if (this.#conversation.messages[last]?.role === "assistant") this.regenerate(last);
+  }
+
+  #escape(isInText) {
+    if (this.panel.isOpen) this.panel.hide();
+    else if (this.isWriting) this.stop();
+    else if (isInText) document.activeElement.blur();
+    else closePanes();
+  }
+}
+
+new Page().connect();

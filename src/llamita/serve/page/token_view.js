@@ -1,0 +1,179 @@
+// The tokens of an answer, each shaded by how likely it was, and a panel with what else could have stood in its place.
+//
+// Tokens are drawn as they come. Arrow keys walk along them; Enter, click or tap keeps the panel open.
+
+import { alternativesOf } from "./answer.js";
+import { byId, button, element } from "./elements.js";
+import { drawnShares, probabilityOf } from "./sampling.js";
+
+const HIDE_MILLISECONDS = 250; // so that the pointer finds its way from a token into the panel
+const CUT_NAMES = { temperature: "temperature 0", top_k: "top-k", top_p: "top-p", min_p: "min-p" };
+
+/** Shows the tokens of one answer in an element of its own. */
+export class TokenView {
+  #answer = null;
+
+  /** onReplace(index, alternative): the reader wants another token. */
+  constructor(panel, stopIds, onReplace) {
+    Object.assign(this, { panel, stopIds, onReplace });
+    this.node = element("div", { class: "tokens", role: "group", "aria-label": "Tokens of the answer" });
+    this.node.addEventListener("keydown", (event) => this.#walk(event));
+  }
+
+  /** Shows an answer; one that has grown costs only what is new. */
+  show(answer) {
+    if (answer !== this.#answer || this.node.childElementCount > answer.tokens.length) this.node.replaceChildren();
+    this.#answer = answer;
+    const first = this.node.childElementCount;
+    this.node.append(...answer.tokens.slice(first).map((token, i) => this.#tokenNode(token, first + i)));
+  }
+
+  #tokenNode(token, index) {
+    const probability = probabilityOf(token.logprob);
+    const label = this.stopIds.has(token.id) ? "■ end" : token.text;
+    const node = button(visible(label), () => this.#open(node, index, true), {
+      class: index === this.#answer.replaced ? "token chosen" : "token",
+      tabindex: index === 0 ? 0 : -1,
+      "aria-label": `${label.trim() || "space"}, ${percent(probability)}`,
+      onpointerenter: (event) => event.pointerType === "mouse" && this.#open(node, index, false),
+      onpointerleave: () => this.panel.hideSoon(),
+      onfocus: () => node.matches(":focus-visible") && this.#open(node, index, false),
+    });
+    node.style.setProperty("--doubt", (1 - probability).toFixed(3));
+    return node;
+  }
+
+  #open(node, index, isPinned) {
+    const token = this.#answer.tokens[index];
+    this.panel.show(node, token, this.stopIds, isPinned, (other) => this.onReplace(index, other));
+  }
+
+  #walk(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const from = event.target.closest(".token");
+    if (!step || !from) return;
+    event.preventDefault();
+    const to = step > 0 ? from.nextElementSibling : from.previousElementSibling;
+    if (!to) return;
+    from.tabIndex = -1;
+    to.tabIndex = 0;
+    to.focus();
+  }
+}
+
+/** The one panel of the page; it follows the settings while it is open. */
+export class AlternativesPanel {
+  #shown = null;
+  #timer = 0;
+  #isClosing = false;
+
+  constructor(settings) {
+    this.node = byId("alternatives");
+    this.settings = settings;
+    settings.addEventListener("change", () => this.#draw());
+    this.node.addEventListener("pointerenter", () => clearTimeout(this.#timer));
+    this.node.addEventListener("pointerleave", () => this.hideSoon());
+    this.node.addEventListener("focusin", () => this.#shown && (this.#shown.isPinned = true));
+    this.node.addEventListener("keydown", (event) => this.#walk(event));
+    addEventListener("pointerdown", ({ target }) => {
+      if (!this.node.contains(target) && !target.closest?.("#settings, .token")) this.hide();
+    });
+    addEventListener("resize", () => this.hide());
+    byId("messages").addEventListener("scroll", () => this.hide());
+  }
+
+  get isOpen() {
+    return !this.node.hidden;
+  }
+
+  #walk(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const rows = [...this.node.querySelectorAll("button:enabled")];
+    rows.at((rows.indexOf(document.activeElement) + step) % rows.length)?.focus();
+  }
+
+  /** Opens at a token; pinned, it stays until the reader looks elsewhere. */
+  show(anchor, token, stopIds, isPinned, onChoose) {
+    clearTimeout(this.#timer);
+    if (this.#isClosing || (this.#shown?.isPinned && !isPinned)) return;
+    this.#shown?.anchor.classList.remove("open");
+    this.#shown = { anchor, token, stopIds, isPinned, onChoose };
+    anchor.classList.add("open");
+    this.#draw();
+    this.node.hidden = false;
+    this.#place(anchor);
+    if (isPinned) this.node.querySelector("button")?.focus({ preventScroll: true });
+  }
+
+  hideSoon() {
+    clearTimeout(this.#timer);
+    if (this.#shown && !this.#shown.isPinned) this.#timer = setTimeout(() => this.hide(), HIDE_MILLISECONDS);
+  }
+
+  hide() {
+    clearTimeout(this.#timer);
+    this.#isClosing = true; // the token gets the focus back, and must not open the panel again
+    if (this.node.contains(document.activeElement)) this.#shown?.anchor.focus({ preventScroll: true });
+    this.#isClosing = false;
+    this.#shown?.anchor.classList.remove("open");
+    this.#shown = null;
+    this.node.hidden = true;
+  }
+
+  #draw() {
+    if (!this.#shown) return;
+    const { token, stopIds, onChoose } = this.#shown;
+    const others = alternativesOf(token);
+    const { shares, rest } = drawnShares(others.map(({ logprob }) => logprob), this.settings.values);
+    const rows = others.map((other, i) => {
+      const choose = () => {
+        this.hide();
+        onChoose(other);
+      };
+      return rowOf(other, shares[i], other.id === token.id, stopIds.has(other.id), choose);
+    });
+    const known = others.reduce((sum, { logprob }) => sum + probabilityOf(logprob), 0);
+    const head = element("div", { class: "row head" }, ...cellsOf("Token", "", "Model", "Drawn"));
+    const tail = element("div", { class: "row rest" }, ...cellsOf("all others", "", percent(Math.max(0, 1 - known)), percent(rest)));
+    const text = "“Model” is what the model thinks, “Drawn” what your settings make of it. Choose a token to go on from it.";
+    this.node.replaceChildren(head, ...rows, tail, element("p", { class: "help" }, text));
+  }
+
+  #place(anchor) {
+    const at = anchor.getClientRects()[0] ?? anchor.getBoundingClientRect();
+    const { offsetWidth: width, offsetHeight: height } = this.node;
+    const margin = 8;
+    const left = Math.max(margin, Math.min(at.left, innerWidth - width - margin));
+    const below = at.bottom + 4;
+    const top = below + height + margin <= innerHeight ? below : Math.max(margin, at.top - height - 4);
+    this.node.style.left = `${left}px`;
+    this.node.style.top = `${top}px`;
+  }
+}
+
+function rowOf(other, { probability, cut }, isCurrent, isEnd, onclick) {
+  const model = probabilityOf(other.logprob);
+  const bar = element("span", { class: "share", "aria-hidden": "true" });
+  bar.style.setProperty("--model", model.toFixed(4));
+  bar.style.setProperty("--drawn", probability.toFixed(4));
+  const drawn = cut ? `cut by ${CUT_NAMES[cut]}` : percent(probability);
+  const name = element("span", { class: "piece" }, isEnd ? "■ end of the text" : visible(other.text));
+  const properties = { class: `row${cut ? " cut" : ""}`, title: `Token ${other.id}`, disabled: isCurrent, "aria-current": isCurrent && "true" };
+  return element("button", { type: "button", onclick, ...properties }, name, bar, ...cellsOf(percent(model), drawn));
+}
+
+function cellsOf(...texts) {
+  return texts.map((text) => element("span", {}, text));
+}
+
+/** White space that can be seen; a line still breaks where it did. */
+function visible(text) {
+  return text.replaceAll("\n", "⏎\n").replaceAll("\t", "⇥") || "∅";
+}
+
+function percent(probability) {
+  if (probability > 0 && probability < 0.001) return "< 0.1 %";
+  return `${(100 * probability).toFixed(1)} %`;
+}
