@@ -152,12 +152,14 @@ class Only:
     def __init__(self, allowed: set[int], n: int = 1 << 30, fails_at: int = 1 << 30) -> None:
         self.allowed, self.n, self.fails_at = allowed, n, fails_at
         self.accepted: list[int] = []
+        self.n_asked = 0
 
     @property
     def is_finished(self) -> bool:
         return len(self.accepted) >= self.n
 
     def mask(self) -> np.ndarray:
+        self.n_asked += 1
         bits = np.zeros(416, np.uint8)
         bits[list(self.allowed)] = 1
         return np.packbits(bits, bitorder="little").view(np.int32)
@@ -171,10 +173,10 @@ class Only:
 def test_a_constraint_is_asked_before_and_told_after_each_token(scheduler: Scheduler):
     odd = Only(set(range(5, 400, 2)), n=12)
     beside = Heard(scheduler, job_of(IDS[:30], 40))
-    heard = Heard(scheduler, job_of(IDS[:4], 99, constraint=odd)).wait()
+    heard = Heard(scheduler, job_of(IDS[:100], 99, constraint=odd)).wait()  # read in several passes
     assert heard.ids == odd.accepted
     assert all(i % 2 for i in heard.ids)
-    assert (len(heard.ids), heard.finish.reason) == (12, Reason.STOP)
+    assert (len(heard.ids), odd.n_asked, heard.finish.reason) == (12, 12, Reason.STOP)
     assert any(i % 2 == 0 for i in beside.wait().ids)
 
 

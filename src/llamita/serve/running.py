@@ -16,12 +16,16 @@ NO_SCORE = Score(0.0, ())  # of the first id of a prompt, before which there is 
 
 
 class Running:
-    """reason: why it has ended, None while it has not. n_cached: ids of its prompt that were not read again."""
+    """reason: why it has ended, None while it has not. n_cached: ids of its prompt that were not read again.
+
+    knows_mask: whether its constraint has been asked what the next token may be.
+    """
 
     def __init__(self, ticket: Ticket, tokenizer: Tokenizer) -> None:
         self.ticket, self.job = ticket, ticket.job
         self.reason: Reason | None = None
         self.n_tokens = self.n_cached = 0
+        self.knows_mask = False
         self.events: list[Event] = []
         self._telling = Telling(tokenizer, [self.job.prompt_ids[-1]], self.job.stop_texts, self.job.stop_ids)
         self._hidden = np.zeros(0)  # the sum of all positions so far
@@ -37,6 +41,7 @@ class Running:
         if self.n_tokens == 0:
             self._first_token_at = time.perf_counter()
         self.n_tokens += 1
+        self.knows_mask = False
         self.events.append(Token(token_id, self._telling.take(token_id), *score))
         constraint = self.job.constraint
         if self._telling.ended:

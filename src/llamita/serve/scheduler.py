@@ -134,13 +134,16 @@ class Scheduler:
     # ---- the scheduler's thread -------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        while self._has_work():
-            try:
-                self._turn()
-            except Exception as error:
-                logger.exception("a pass of the engine failed")
-                self._fail(f"the engine failed: {said(error)}")
-        self._end_all(Reason.CANCELLED)
+        try:
+            while self._has_work():
+                try:
+                    self._turn()
+                except Exception as error:
+                    logger.exception("a pass of the engine failed")
+                    self._fail(f"the engine failed: {said(error)}")
+            self._end_all(Reason.CANCELLED)
+        finally:
+            self._is_open = False  # whatever happened: nobody would answer
 
     def _has_work(self) -> bool:
         """Wait for something to do; false at the end."""
@@ -152,7 +155,7 @@ class Scheduler:
         """One pass of the engine, with all that comes before and after it."""
         self._drop_cancelled()
         self._start_waiting()
-        slots = [slot for slot in self._slots.running if not self._slots.is_waiting(slot)]
+        slots = [slot for slot in self._slots.running if self._slots.catch_up(slot)]
         for slot in slots:
             self._prepare(slot)
         if ready := [slot for slot in slots if slot.running]:
@@ -195,9 +198,10 @@ class Scheduler:
         assert running is not None
         if slot.n_left == 0 or not (running.draws or running.job.prompt_logprobs or running.job.wants_embedding):
             self._end(slot, Reason.LENGTH)
-        elif running.job.constraint is not None:
+        elif running.job.constraint is not None and not running.knows_mask:
             try:
                 slot.sequence.allow(running.job.constraint.mask())
+                running.knows_mask = True
             except Exception as error:
                 self._end(slot, Reason.ERROR, said(error))
 

@@ -106,7 +106,7 @@ class Slots:
         """Share of all positions that hold something."""
         return sum(slot.sequence.n_read for slot in self._slots) / self._n_positions
 
-    def start(self, ticket: Ticket) -> Slot:
+    def start(self, ticket: Ticket) -> None:
         """Give a free slot to a job."""
         n, source = self._best_source(ticket)
         goes_on = source.running is None and 2 * n >= source.sequence.n_read  # the rest is hardly worth keeping
@@ -118,21 +118,20 @@ class Slots:
         slot.begin(Running(ticket, self._tokenizer), source, n)
         slot.leader = self._leader_of(slot, n)
         self._touch(slot)
-        return slot
 
-    def is_waiting(self, slot: Slot) -> bool:
-        """Whether the beginning of a slot's prompt is just being read in another one; else it has been taken over."""
+    def catch_up(self, slot: Slot) -> bool:
+        """Take over what a slot's leader has read, once that is enough; whether the slot can go on."""
         if slot.leader is None:
-            return False
+            return True
         leader, running = slot.leader, slot.running
         if leader.slot.running is leader.running and leader.slot.sequence.n_read < leader.n_ids:
-            return True
+            return False
         assert running is not None
         slot.leader = None
         n, source = self._best_source(running.ticket)
         if source is not slot and n > slot.sequence.n_read:
             slot.begin(running, source, n)
-        return False
+        return True
 
     def free(self, slot: Slot) -> None:
         """End the job of a slot; what it has read stays."""
