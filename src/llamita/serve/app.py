@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +22,7 @@ from llamita.serve.errors import ApiError, from_status, from_validation, interna
 from llamita.serve.guards import HostGuard, KeyGuard
 from llamita.serve.metrics import Metrics
 from llamita.serve.routes import chat, completions, embeddings, models, page, status, tokens
+from llamita.serve.schema import describe
 from llamita.serve.service import Service
 from llamita.serve.settings import Settings
 
@@ -43,6 +45,7 @@ def build_app(service: Service) -> FastAPI:
         },
     )
     app.state.service = service
+    app.openapi = lru_cache(lambda: describe(app, bool(service.settings.api_key)))  # FastAPI's way to another schema
     for router in (chat.router, completions.router, embeddings.router, models.router):
         app.include_router(router, prefix="/v1")
         app.include_router(router, include_in_schema=False)  # some clients leave /v1 out

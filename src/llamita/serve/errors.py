@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 
 from llamita.errors import one_line
 
+INVALID = "invalid_value"  # the code of what the schema forbids; what only the model can tell has others
 MAX_SHOWN = 60  # characters of a value that an error repeats
 _FORMS = {"str", "int", "float", "bool", "dict"}  # names of alternatives in the place of an error, which no client wrote
 
@@ -110,10 +111,10 @@ def from_validation(error: RequestValidationError) -> ApiError:
     message = str(first["msg"]).removeprefix("Value error, ")
     if not place:
         found = "nothing" if first["type"] == "missing" else f"a {type(first['input']).__name__}"
-        return bad_request(f"The body: found {found}, expected a JSON object.")
+        return bad_request(f"The body: found {found}, expected a JSON object.", code=INVALID)
     if first["type"] == "missing":
-        return bad_request(f"{'.'.join(place)}: expected this field, found none.", place[0])
-    return bad_request(f"{'.'.join(place)}: found {shown(first['input'])}. {message}.", place[0])
+        return bad_request(f"{'.'.join(place)}: expected this field, found none.", place[0], INVALID)
+    return bad_request(f"{'.'.join(place)}: found {shown(first['input'])}. {message}.", place[0], INVALID)
 
 
 def shown(value: object) -> str:

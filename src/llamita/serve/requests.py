@@ -33,11 +33,20 @@ class JsonSchemaFormat(Body):
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
 
 
-class ResponseFormat(Body):
-    """What form the answer must have; json_schema: {"name", "schema"}."""
+class PlainFormat(Body):
+    """Any text, or any JSON object."""
 
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: Nullable[JsonSchemaFormat | None] = None
+    type: Literal["text", "json_object"]
+
+
+class SchemaFormat(Body):
+    """JSON that satisfies a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchemaFormat
+
+
+ResponseFormat = Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")]
 
 
 class GenerationRequest(Body):

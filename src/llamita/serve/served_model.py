@@ -80,7 +80,9 @@ class ServedModel:
         """The ids of a talk, as the model's template writes it. variables: what else a template may ask for."""
         variables = dict(variables or {})
         if reserved := sorted({"self", "messages", "tools", "add_generation_prompt"} & set(variables)):
-            raise bad_request(f"chat_template_kwargs: found {reserved[0]}, which has a place of its own.", "chat_template_kwargs")
+            raise bad_request(
+                f"chat_template_kwargs: found {reserved[0]}, which has a place of its own.", "chat_template_kwargs"
+            )
         if tools:
             if self.template_source and "tools" not in self.template_source:
                 raise bad_request("tools: the model's chat template knows none; leave them out.", "tools")

@@ -13,7 +13,7 @@ import numpy as np
 
 from llamita.serve.errors import bad_request
 from llamita.serve.limits import MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH
-from llamita.serve.requests import ResponseFormat
+from llamita.serve.requests import PlainFormat, SchemaFormat
 from llamita.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Structures:
     def __init__(self, tokenizer: Tokenizer, stop_ids: frozenset[int]) -> None:
         self._tokenizer, self._stop_ids = tokenizer, stop_ids
 
-    def maker(self, wish: ResponseFormat) -> Callable[[], Grammar]:
+    def maker(self, wish: PlainFormat | SchemaFormat) -> Callable[[], Grammar]:
         """A function that makes a grammar for each answer; raises ApiError 400 for a schema that cannot be held."""
         try:
             from llguidance import LLMatcher, LLParserLimits
@@ -97,12 +97,10 @@ class Structures:
         return LLTokenizer(TokenizerWrapper(_Pieces(self._tokenizer)), eos_token=sorted(self._stop_ids) or None)
 
 
-def schema_of(wish: ResponseFormat) -> str:
-    """The schema that a request names, as text; raises ApiError 400 for one that is missing, too large or too deep."""
-    if wish.type == "json_object":
+def schema_of(wish: PlainFormat | SchemaFormat) -> str:
+    """The schema that a request names, as text; raises ApiError 400 for one that is too large or too deep."""
+    if not isinstance(wish, SchemaFormat):
         return json.dumps(ANY_OBJECT)
-    if wish.json_schema is None:
-        raise bad_request(f"{PARAM}: expected json_schema beside this type, found none.", PARAM)
     schema = wish.json_schema.schema_
     if depth_of(schema) > MAX_SCHEMA_DEPTH:
         raise bad_request(f"{PARAM}: the schema is nested deeper than {MAX_SCHEMA_DEPTH} levels.", PARAM)
