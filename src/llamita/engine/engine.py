@@ -326,31 +326,31 @@ class Engine:
 
     def _describe(self, readings: list[Reading]) -> int:
         """Describe the rows of a pass in the state; how many ids it draws."""
-        row, n_drawn, others, hidden = 0, 0, [], []
-        for i, reading in enumerate(readings):
-            s, n = reading.sequence, reading.n_ids
-            self._ids[row : row + n] = s.pending[:n]
-            self._row_slots[row : row + n] = s.slot
-            self._row_positions[row : row + n] = np.arange(s.n_read, s.n_read + n)
-            self._spans[i] = row, n, s.slot, s.n_read
+        ids, slots, positions, spans = [], [], [], []  # lists: filling arrays item by item would take longer
+        drawn, n_ranked, others, hidden = [], [], [], []
+        for reading in readings:
+            s, n, row = reading.sequence, reading.n_ids, len(ids)
+            ids += s.pending[:n].tolist()
+            slots += [s.slot] * n
+            positions += range(s.n_read, s.n_read + n)
+            spans.append((row, n, s.slot, s.n_read))
             if reading.draws:
-                assert n_drawn == i
-                self._wanted[i], self._n_ranked[i] = row + n - 1, s.n_alternatives
-                n_drawn += 1
+                drawn.append(row + n - 1)
+                n_ranked.append(s.n_alternatives)
             if reading.wants_logits:
                 others.append((reading, row))
             if reading.wants_hidden:
                 hidden += range(row, row + n)
-            row += n
+        n_rows, n_drawn = len(ids), len(drawn)
+        assert n_rows <= self.max_rows
+        assert all(reading.draws for reading in readings[:n_drawn])
+        self._ids[:n_rows], self._row_slots[:n_rows], self._row_positions[:n_rows] = ids, slots, positions
+        self._spans[: len(spans)], self._wanted[:n_drawn], self._n_ranked[:n_drawn] = spans, drawn, n_ranked
         n_logits = self._first_hidden = self._describe_others(others, n_drawn)
-        n_wanted = n_logits + len(hidden)
-        self._wanted[n_logits:n_wanted] = hidden
+        self._wanted[n_logits : n_logits + len(hidden)] = hidden
         state = self._state
-        state["n_rows"], state["n_spans"], state["n_drawn"] = row, len(readings), n_drawn
-        state["n_logits"], state["n_wanted"] = n_logits, n_wanted
-        assert row <= self.max_rows
-        assert n_logits <= self.max_logits
-        assert n_wanted <= self.max_rows
+        state["n_rows"], state["n_spans"], state["n_drawn"] = n_rows, len(spans), n_drawn
+        state["n_logits"], state["n_wanted"] = n_logits, n_logits + len(hidden)
         return n_drawn
 
     def _describe_others(self, others: list[tuple[Reading, int]], n_logits: int) -> int:
@@ -363,6 +363,7 @@ class Engine:
             self._targets[place] = 0
             self._targets[n_logits : n_logits + len(targets)] = targets
             n_logits += n
+        assert n_logits <= self.max_logits
         return n_logits
 
 
