@@ -31,6 +31,8 @@ MAY_IMPORT = {
     "formats": {"cache", "files", "model", "config", "quant", "tokenizer"},
     "engine": {"processor", "model", "config", "quant", "simd"},
     "language_model": {"engine", "formats", "tokenizer", "model", "config"},
+    "conversation": {"language_model", "engine", "tokenizer"},
+    "transcript": {"files", "formats", "tokenizer"},
     "fidelity": {"engine", "model", "quant"},
     "data": {"files", "processor", "formats", "tokenizer"},
     "train": {"files", "processor", "data", "formats", "tokenizer", "model", "config", "quant", "simd"},
@@ -39,6 +41,8 @@ MAY_IMPORT = {
     "cli": {
         "files",
         "language_model",
+        "conversation",
+        "transcript",
         "fidelity",
         "engine",
         "formats",
@@ -68,6 +72,7 @@ ONLY_HOMES = {
     "click": {"cli"},
     "sentencepiece": {"tokenizer"},
     "tokenizers": {"tokenizer"},
+    "jinja2": {"tokenizer"},
     "pyarrow": {"data"},
     "datasets": {"data"},
 }

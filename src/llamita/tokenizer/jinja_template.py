@@ -32,6 +32,8 @@ class JinjaTemplate:
 
         if len(source) > MAX_CHARACTERS:
             raise ChatTemplateError(f"chat template: found {len(source):,} characters, expected at most {MAX_CHARACTERS:,}")
+        if "messages" not in source:
+            raise ChatTemplateError("chat template: found none that writes messages, expected one of Jinja")
         self._source, self._tokenizer = source, tokenizer
         special = tokenizer.special_tokens
         self.stop_ids = frozenset({tokenizer.eos_id, *(special[end] for end in _TURN_ENDS if end in special and end in source)})
