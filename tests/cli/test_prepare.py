@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from llamita.cli import main
-from llamita.cli.progress import ShownProgress
 from llamita.data.shards import open_dataset
 from stories import story
 
@@ -71,22 +70,3 @@ def test_a_mistake_is_one_line(stories: Path, tmp_path: Path, capsys, arguments:
 def test_without_text_the_usage_is_shown(capsys):
     assert main(["prepare", "-z", "x", "--out", "y"]) == 2
     assert "TEXT" in capsys.readouterr().err
-
-
-def test_progress_is_a_line_now_and_then_where_no_terminal_is(capsys, monkeypatch):
-    monkeypatch.setattr("llamita.cli.progress._SECONDS_BETWEEN_LINES", 0)
-    with ShownProgress("encoding") as progress:
-        progress.update(1_000_000, 4_000_000)
-    assert capsys.readouterr().err.startswith("encoding: 1 of about 4 MB, ")
-
-
-def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "120")
-    with ShownProgress("encoding") as progress:
-        progress.say("a line")
-        progress.update(1_000_000, 4_000_000)
-        progress.update(4_000_000, 0)
-    shown = capsys.readouterr().err
-    assert "a line" in shown
-    assert "encoding" in shown
