@@ -79,7 +79,7 @@ def wrong_values() -> Iterator[Case]:
         "top_k": integer,
         "max_tokens": (*integer, -1, 1 << 31, 1 << 63),
         "n": (*integer, 0, -1, 129, 1 << 31),
-        "seed": ("x", [], True, 1.5, 1 << 63, -(1 << 63) - 1, b"1e999"),
+        "seed": ("x", [], True, 1.5, b"1e999"),
         "stream": ("yes", 1, 0, [], {}),
         "stream_options": ("x", 5, [], {"include_usage": "x"}),
         "stop": (5, {}, [5], [None], [["x"]], ["x"] * 17, ["x"] * 100_000, "x" * 5000, True),

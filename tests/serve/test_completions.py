@@ -146,7 +146,7 @@ def test_no_share_of_the_probability_is_the_likeliest_token(web: Web):
     assert web.complete(prompt=PROMPT, max_tokens=9, top_k=1)["choices"] == greedy
 
 
-@pytest.mark.parametrize("seed", [0, 1, -1, -(1 << 63), (1 << 63) - 1])
+@pytest.mark.parametrize("seed", [0, 1, -1, -(1 << 63), 10**40])
 def test_any_seed_repeats_itself(web: Web, seed: int):
     assert web.complete(prompt=PROMPT, seed=seed)["choices"] == web.complete(prompt=PROMPT, seed=seed)["choices"]
 

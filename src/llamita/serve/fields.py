@@ -51,10 +51,10 @@ def prompts_of(value: object, most: int = MAX_CHOICES) -> list[str | TokenIds]:
     if isinstance(value, list) and value:
         if all(isinstance(item, str) for item in value):
             return _at_most(value, most)
-        if _is_ids(value):
-            return [value]
-        if all(isinstance(item, list) and item and _is_ids(item) for item in value):
-            return _at_most(value, most)
+        lists = value if all(isinstance(item, list) and item for item in value) else [value]
+        ids = [[_whole(token_id) for token_id in item] for item in lists]
+        if all(type(token_id) is int and token_id >= 0 for item in ids for token_id in item):
+            return _at_most(ids, most)
     raise ValueError(
         "Expected a text, a list of texts, a list of token ids or a list of lists of token ids, none of them empty"
     )
@@ -64,10 +64,6 @@ def _at_most(prompts: list, most: int) -> list:
     if len(prompts) > most:
         raise ValueError(f"Expected at most {most} in one request, found {len(prompts)}")
     return prompts
-
-
-def _is_ids(value: list) -> bool:
-    return all(type(item) is int and item >= 0 for item in value)
 
 
 def _prompt_schema(most: int) -> dict[str, Any]:

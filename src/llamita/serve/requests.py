@@ -12,7 +12,7 @@ from llamita.serve.fields import WHOLE, Body, Inputs, Nullable, Prompts, Stops
 from llamita.serve.limits import MAX_ALTERNATIVES, MAX_BIASES, MAX_CHOICES, MAX_MESSAGES, MAX_TOOLS
 from llamita.serve.messages import Message, NamedTool, Tool
 
-INT32, INT64 = 1 << 31, 1 << 63
+INT32 = 1 << 31
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -55,7 +55,7 @@ class GenerationRequest(Body):
     model: Nullable[str] = ""
     max_tokens: Nullable[TokenCount | None] = None
     n: Nullable[Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE]] = 1
-    seed: Nullable[Annotated[int, Field(ge=-INT64, lt=INT64), WHOLE] | None] = None
+    seed: Nullable[Annotated[int, WHOLE] | None] = None
     temperature: Nullable[Annotated[float, Field(ge=0, le=2)]] = 1.0
     top_p: Nullable[Share] = 1.0
     top_k: Nullable[Annotated[int, Field(ge=-1, lt=INT32), WHOLE]] = 0
