@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 TORCH ?= torch==2.13.0
 
-.PHONY: run test test-slow check lint docs bench wheel clean
+.PHONY: run test test-slow test-browser check lint docs bench wheel clean
 
 run: $(VENV)/installed  ## tell a story with the bundled model
 	@$(BIN)/llamita run -i "Once upon a time" -t 0.8 -n 0
@@ -16,6 +16,10 @@ test: $(VENV)/developed  ## all tests
 test-slow: $(VENV)/developed  ## what takes minutes: a hundred kills, the real transformers
 	$(BIN)/python -m pip install --quiet --group slow
 	@$(BIN)/python -m pytest -m slow
+
+test-browser: $(VENV)/developed  ## the page in a real Chromium: the system's, else one that playwright brings
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install --with-deps chromium
+	@$(BIN)/python -m pytest -m browser tests/browser
 
 check: lint test  ## what CI runs; the import rules are tests/test_architecture.py
 

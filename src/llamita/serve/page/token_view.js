@@ -7,6 +7,7 @@ import { byId, button, element } from "./elements.js";
 import { drawnShares, probabilityOf } from "./sampling.js";
 
 const HIDE_MILLISECONDS = 250; // so that the pointer finds its way from a token into the panel
+const MARGIN_PIXELS = 8;
 const CUT_NAMES = { temperature: "temperature 0", top_k: "top-k", top_p: "top-p", min_p: "min-p" };
 
 /** Shows the tokens of one answer in an element of its own. */
@@ -141,15 +142,17 @@ export class AlternativesPanel {
     this.node.replaceChildren(head, ...rows, tail, element("p", { class: "help" }, text));
   }
 
+  /** Below the token, or above it where more room is: never on it. */
   #place(anchor) {
     const at = anchor.getClientRects()[0] ?? anchor.getBoundingClientRect();
+    const style = this.node.style;
+    style.maxHeight = "";
     const { offsetWidth: width, offsetHeight: height } = this.node;
-    const margin = 8;
-    const left = Math.max(margin, Math.min(at.left, innerWidth - width - margin));
-    const below = at.bottom + 4;
-    const top = below + height + margin <= innerHeight ? below : Math.max(margin, at.top - height - 4);
-    this.node.style.left = `${left}px`;
-    this.node.style.top = `${top}px`;
+    const [above, below] = [at.top - 2 * MARGIN_PIXELS, innerHeight - at.bottom - 2 * MARGIN_PIXELS];
+    const isBelow = height <= below || below >= above;
+    style.maxHeight = `${isBelow ? below : above}px`;
+    style.left = `${Math.max(MARGIN_PIXELS, Math.min(at.left, innerWidth - width - MARGIN_PIXELS))}px`;
+    style.top = `${isBelow ? at.bottom + MARGIN_PIXELS / 2 : at.top - MARGIN_PIXELS / 2 - Math.min(height, above)}px`;
   }
 }
 
