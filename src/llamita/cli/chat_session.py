@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
+from typing import Any
 
 import click
 
@@ -175,13 +176,13 @@ class Session:
             numbers |= changes
         self._say(" ".join(f"{name}={value}" for name, value in numbers.items()))
 
-    def _set(self, sampling: Sampling, changes: dict[str, float]) -> None:
-        n_tokens = int(changes.pop("tokens", self._conversation.n_tokens))
-        if n_tokens < 0:
-            raise SettingError(f"tokens: found {n_tokens}, expected 0 or more")
+    def _set(self, sampling: Sampling, changes: dict[str, Any]) -> None:
         if "seed" in changes:
-            changes["seed"] = xorshift_state(int(changes["seed"]))
-        self._conversation.sampling = replace(sampling, **changes)  # pyright: ignore[reportArgumentType]
+            changes["seed"] = xorshift_state(changes["seed"])
+        if (n_tokens := changes.get("tokens", self._conversation.n_tokens)) < 0:
+            raise SettingError(f"tokens: found {n_tokens}, expected 0 or more")
+        of_sampling = {name: value for name, value in changes.items() if name != "tokens"}
+        self._conversation.sampling = replace(sampling, **of_sampling)
         self._conversation.n_tokens = n_tokens
 
 
