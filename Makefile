@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 TORCH ?= torch==2.13.0
 
-.PHONY: run test test-slow test-browser check lint docs bench wheel clean
+.PHONY: run test test-slow test-browser test-openai test-lm-eval test-fuzz-http check lint docs bench wheel clean
 
 run: $(VENV)/installed  ## tell a story with the bundled model
 	@$(BIN)/llamita run -i "Once upon a time" -t 0.8 -n 0
@@ -20,6 +20,15 @@ test-slow: $(VENV)/developed  ## what takes minutes: a hundred kills, the real t
 test-browser: $(VENV)/developed  ## the page in a real Chromium: the system's, else one that playwright brings
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install --with-deps chromium
 	@$(BIN)/python -m pytest -m browser tests/browser
+
+test-openai: $(VENV)/suites/openai/installed $(VENV)/developed  ## openai-python's own tests against llamita serve
+	@$(<D)/bin/python tools/openai_suite.py --llamita $(BIN)/llamita
+
+test-lm-eval: $(VENV)/suites/lm-eval/installed $(VENV)/developed  ## lm-eval through llamita serve and without it
+	@$(<D)/bin/python tools/lm_eval_suite.py --llamita $(BIN)/llamita
+
+test-fuzz-http: $(VENV)/suites/fuzz-http/installed $(VENV)/developed  ## schemathesis over llamita serve's own description
+	@$(<D)/bin/python tools/fuzz_http.py --llamita $(BIN)/llamita
 
 check: lint test  ## what CI runs; the import rules are tests/test_architecture.py
 
@@ -42,6 +51,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"  # the first that knows dependency groups
 
+$(VENV)/suites/%/installed: pyproject.toml  # what other people's suites need, each in an environment of its own
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(if $(filter lm-eval,$*),$(@D)/bin/python -m pip install --quiet "$(TORCH)")
+	$(@D)/bin/python -m pip install --quiet --group $*
+	@touch $@
+
 $(VENV)/installed: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
@@ -52,5 +68,5 @@ wheel: $(VENV)/developed  ## build the wheel into dist/
 
 $(VENV)/developed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[train,data]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[train,data,serve]" --group dev
 	@touch $@
