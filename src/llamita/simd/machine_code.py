@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import hashlib
 import importlib.metadata
-import os
 import sys
 import tempfile
 import time
