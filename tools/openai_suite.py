@@ -61,7 +61,17 @@ def model_name(source: Path) -> str:
 def run_tests(source: Path, name: str, url: str, verbose: bool) -> int:
     """Run the tests of one file that apply."""
     print(f"== {name}: {CHOICE[name]}", flush=True)
-    flags = ["-v" if verbose else "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "-k", CHOICE[name]]
+    flags = [
+        "-v" if verbose else "-q",
+        "-o",
+        "asyncio_mode=auto",
+        "-o",
+        "asyncio_default_fixture_loop_scope=session",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        CHOICE[name],
+    ]
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", ".", *flags, f"tests/api_resources/{name}"]
     return subprocess.run(command, cwd=source, env=os.environ | {"TEST_API_BASE_URL": url}, check=False).returncode
 
