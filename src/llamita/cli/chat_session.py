@@ -127,8 +127,9 @@ class Session:
             self._say(f"llamita: {reasons[last.ended_by]}")
         elif self._conversation.is_story and last.ended_by == "stop":
             self._say("llamita: the story has come to its end; /reset begins another")
-        speed = f"achieved tok/s: {last.tokens_per_second:f}"
-        self._say(f"{speed} ({last.n_reused} tokens known, {last.n_read} read, {last.n_written} written)")
+        if last.tokens_per_second:
+            speed = f"achieved tok/s: {last.tokens_per_second:f}"
+            self._say(f"{speed} ({last.n_reused} tokens known, {last.n_read} read, {last.n_written} written)")
 
     def _say(self, line: str) -> None:
         click.echo(line, err=True)
