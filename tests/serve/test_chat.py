@@ -78,7 +78,7 @@ def test_a_template_of_the_model_writes_messages_and_its_end_ends_answers(toy_mo
 
 
 def test_a_template_that_refuses_is_a_bad_request(toy_model: Model):
-    with serving(replace(toy_model, chat_template="{{ raise_exception('no such roles') }}")) as web:
+    with serving(replace(toy_model, chat_template="{{ raise_exception('no such roles') }}{{ messages }}")) as web:
         answer = web.post("/v1/chat/completions", {"messages": talk("Hi")})
         assert answer.status == 400
         assert "no such roles" in answer.error["message"]

@@ -93,3 +93,16 @@ def test_the_schema_names_every_route(web: Web):
         "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{model}",
         "/tokenize", "/detokenize", "/tokenizer_info", "/health", "/metrics",
     }  # fmt: skip
+
+
+def test_the_docs_show_every_route_and_fetch_nothing(web: Web):
+    answer = web.get("/docs")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    page = answer.data.decode()
+    for path in web.get("/openapi.json").json["paths"]:
+        assert f" {path}</code>" in page
+    for field in ("repetition_penalty", "max_completion_tokens", "encoding_format", "add_special_tokens"):
+        assert f"<td>{field}<td>" in page
+    assert "<script" not in page
+    assert "src=" not in page
+    assert "'unsafe-inline'" in answer.headers["content-security-policy"]

@@ -1,5 +1,6 @@
 """The shape of /v1/chat/completions: messages of an assistant, whole or as deltas."""
 
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from llamita.serve.metrics import Metrics
 from llamita.serve.reply import Reply
 from llamita.serve.requests import ChatRequest
 from llamita.serve.served_model import ServedModel
+from llamita.serve.tool_calls import Call, ToolText, form_of
 
 
 class ChatReply(Reply):
@@ -20,6 +22,8 @@ class ChatReply(Reply):
     def __init__(self, body: ChatRequest, model: ServedModel, metrics: Metrics, jobs: Sequence[Job]) -> None:
         super().__init__(model, metrics, jobs, len(jobs), body.stream_options.include_usage)
         self._wants_logprobs = wants_logprobs(body)
+        form = form_of(model.template_source) if body.tools and body.tool_choice != "none" else None
+        self._tool_texts = [ToolText(form) for _ in jobs] if form else []
 
     def whole(self) -> dict[str, Any]:
         """The body of an answer that is no stream."""
@@ -30,16 +34,36 @@ class ChatReply(Reply):
         return [_chunk(choice.index, {"role": "assistant", "content": ""}, None) for choice in self.choices]
 
     def chunks_of(self, choice: Choice, piece: Piece) -> list[dict[str, Any]]:
-        """New text, and at the end the reason for it."""
-        text = []
-        if piece.text or piece.records:
-            text = [_chunk(choice.index, {"content": piece.text}, self._logprobs_of(piece.records))]
-        return text + ([_chunk(choice.index, {}, None, piece.finish_reason)] if piece.finish_reason else [])
+        """New text, at the end perhaps calls, and the reason for the end."""
+        text, calls = self._told(choice, piece.text)
+        chunks = []
+        if text or piece.records:
+            chunks.append(_chunk(choice.index, {"content": text}, self._logprobs_of(piece.records)))
+        if calls:
+            numbered = [{"index": i} | call for i, call in enumerate(calls)]
+            chunks.append(_chunk(choice.index, {"tool_calls": numbered}, None))
+        if piece.finish_reason:
+            chunks.append(_chunk(choice.index, {}, None, _reason(piece.finish_reason, calls)))
+        return chunks
 
     def _whole_choice(self, choice: Choice) -> dict[str, Any]:
-        message = {"role": "assistant", "content": choice.text, "refusal": None}
-        logprobs = self._logprobs_of(choice.records)
-        return {"index": choice.index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+        text, calls = self._told(choice, choice.text)
+        message = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message |= {"content": text or None, "tool_calls": calls}
+        logprobs, reason = self._logprobs_of(choice.records), _reason(choice.finish_reason or "stop", calls)
+        return {"index": choice.index, "message": message, "logprobs": logprobs, "finish_reason": reason}
+
+    def _told(self, choice: Choice, text: str) -> tuple[str, list[dict[str, Any]]]:
+        """What of a new text is to be told, and the calls where the choice has ended with some."""
+        if not self._tool_texts:
+            return text, []
+        tool_text = self._tool_texts[choice.index]
+        text = tool_text.feed(text)
+        if choice.finish is None:
+            return text, []
+        rest, calls = tool_text.finish()
+        return text + rest, [_call(call) for call in calls]
 
     def _logprobs_of(self, records: Sequence[TokenRecord]) -> dict[str, Any] | None:
         return chat_logprobs(records) if self._wants_logprobs else None
@@ -48,6 +72,15 @@ class ChatReply(Reply):
 def wants_logprobs(body: ChatRequest) -> bool:
     """Whether a request wants logprobs; asking for alternatives is asking for them."""
     return body.logprobs or body.top_logprobs > 0
+
+
+def _call(call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+
+
+def _reason(finish_reason: str, calls: list[dict[str, Any]]) -> str:
+    return "tool_calls" if calls and finish_reason == "stop" else finish_reason
 
 
 def _chunk(

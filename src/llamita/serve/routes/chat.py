@@ -32,6 +32,8 @@ async def create_chat_completion(body: ChatRequest, request: Request) -> Respons
 
 def plan(body: ChatRequest, model: ServedModel) -> list[Job]:
     """A job for each answer."""
+    if body.tool_choice not in (None, "none", "auto"):
+        raise bad_request("tool_choice: expected none or auto; a call cannot be forced here.", "tool_choice")
     tools = () if body.tool_choice == "none" else body.tools
     prompt = model.chat_ids(body.messages, tools, body.add_generation_prompt, body.chat_template_kwargs)
     if body.answer_ids and body.response_format and body.response_format.type != "text":

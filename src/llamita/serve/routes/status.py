@@ -1,11 +1,15 @@
-"""GET /health and /metrics: whether requests are served, and how it goes."""
+"""GET /health, /metrics and /docs: whether requests are served, how it goes, and what may be asked for."""
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from llamita.serve.metrics import CONTENT_TYPE
+from llamita.serve.reference_page import reference_page
 from llamita.serve.responses import Health
 from llamita.serve.routes.common import GET_ERRORS, new_router, service_of
+
+# the page of /docs has a style and nothing else
+DOCS_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
 
 router = new_router()
 
@@ -23,3 +27,9 @@ async def metrics(request: Request) -> Response:
     service = service_of(request)
     statistics = service.opened.scheduler.statistics() if service.opened else None
     return Response(service.metrics.text(statistics), media_type=CONTENT_TYPE)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """Show all routes and their fields."""
+    return HTMLResponse(reference_page(request.app.openapi()), headers=DOCS_HEADERS)
