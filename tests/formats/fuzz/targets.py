@@ -1,0 +1,230 @@
+"""What is fuzzed: for each format a few sound models or tokenizers, which of their files is damaged, and how they are read.
+
+The files come from the corpus and the hand-made builders of the tests, so that they share no code with the readers.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuzz import layouts
+from fuzz.json_damage import damaged_json
+from fuzz.spans import Layout, damaged, damaged_bytes
+from hostile import (
+    gguf_models,
+    llama2c,
+    meta_folders,
+    piece_lists,
+    safetensors,
+    sentencepiece,
+    shards,
+    tokenizer_json,
+    torch_layout,
+)
+from hostile.case import Case, Files, read_vocabulary, read_whole_model
+
+import gguf_bytes as hand
+from llamita.errors import LlamitaError
+from torch_files import wrapped
+
+BLIND = 0.1  # how often a file is damaged without regard to its layout
+TEXT = "Once upon a time 日本 😀\n\n  <s>ab</s> 12345"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """Sound files, the one of them that is damaged, and the function that damages it."""
+
+    files: Files
+    damaged_name: str
+    damage: Callable[[random.Random], bytes]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format: its name and seeds, what is opened ("." for the folder), and the reader."""
+
+    name: str
+    seeds: tuple[Seed, ...]
+    opened: str
+    read: Callable[[Path], object]
+
+    def damaged(self, seed: int, number: int) -> tuple[int, bytes]:
+        """Which of the seeds is damaged in the file of this number, and the damaged content: the same ones for ever."""
+        rng = random.Random(f"{self.name} {seed} {number}")
+        index = rng.randrange(len(self.seeds))
+        chosen, other = self.seeds[index], rng.choice(self.seeds)
+        if rng.random() < BLIND:
+            return index, damaged_bytes(chosen.files[chosen.damaged_name], rng, other.files[other.damaged_name])
+        return index, chosen.damage(rng)
+
+
+def read_and_use_tokenizer(path: Path) -> None:
+    """Read a tokenizer, then encode a text, as far as the vocabulary can, and decode what came out."""
+    tokenizer = read_vocabulary(path)
+    with suppress(LlamitaError):
+        ids = tokenizer.encode(TEXT) + tokenizer.encode_marked(TEXT) + tokenizer.encode(TEXT, bos=True)
+        assert all(0 <= token_id < tokenizer.vocab_size for token_id in ids)
+        tokenizer.decode(ids)
+
+
+def targets() -> list[Target]:
+    """All formats."""
+    return [
+        _models("llama2c", "model.bin", llama2c.SOUND.values(), layouts.llama2c_model),
+        Target("safetensors", (_safetensors(),), ".", read_whole_model),
+        Target("huggingface", tuple(_huggingface()), ".", read_whole_model),
+        Target("gguf", tuple(map(_gguf, _gguf_files())), "model.gguf", read_whole_model),
+        _models("zip", "ckpt.pt", [_checkpoint()], layouts.zip_file),
+        Target("pickle", (_pickle(),), "ckpt.pt", read_whole_model),
+        Target("meta", tuple(_meta()), ".", read_whole_model),
+        _tokenizers("tokenizer.bin", "tokenizer.bin", [piece_lists.SOUND["tokenizer.bin"]], layouts.llama2c_tokenizer),
+        _tokenizers("sentencepiece", "tokenizer.model", _sentencepiece(), layouts.sentencepiece_model),
+        Target("tiktoken", (_tiktoken(),), "tokenizer.model", read_and_use_tokenizer),
+        Target("tokenizer.json", tuple(_tokenizer_json()), "tokenizer.json", read_and_use_tokenizer),
+    ]
+
+
+def find_target(name: str) -> Target:
+    """The format of this name."""
+    return next(target for target in targets() if target.name == name)
+
+
+def _seed(name: str, case: Case, parse: Callable[[bytes], Layout]) -> Seed:
+    """The only file of a case, damaged by its layout."""
+    content = next(iter(case.files().values()))
+    layout = parse(content)
+    return Seed({name: content}, name, lambda rng: damaged(layout, rng))
+
+
+def _models(name: str, file_name: str, sound: Iterable[Case], parse: Callable[[bytes], Layout]) -> Target:
+    return Target(name, tuple(_seed(file_name, case, parse) for case in sound), file_name, read_whole_model)
+
+
+def _tokenizers(name: str, file_name: str, sound: Iterable[Case], parse: Callable[[bytes], Layout]) -> Target:
+    return Target(name, tuple(_seed(file_name, case, parse) for case in sound), file_name, read_and_use_tokenizer)
+
+
+def _json(files: Files, name: str) -> Seed:
+    return Seed(files, name, lambda rng: damaged_json(files[name], rng))
+
+
+def _safetensors() -> Seed:
+    """The header is damaged as JSON, and its length is that of what comes out."""
+    header = json.dumps(safetensors.header()).encode()
+
+    def damage(rng: random.Random) -> bytes:
+        return safetensors.file(damaged_json(header, rng))
+
+    return Seed(safetensors.SOUND["one file"].files(), "model.safetensors", damage)
+
+
+def _huggingface() -> list[Seed]:
+    """A folder with all that may lie in it, each file damaged in turn; and an index of shards."""
+    ends = {"bos_token": "a", "eos_token": {"content": "b"}, "add_bos_token": True, "chat_template": "{{ x }}"}
+    beside = {
+        "generation_config.json": b'{"bos_token_id": 1, "eos_token_id": [2, 3]}',
+        "tokenizer_config.json": json.dumps(ends).encode(),
+        "special_tokens_map.json": b'{"bos_token": "a", "unk_token": "b"}',
+        "tokenizer.json": json.dumps(tokenizer_json.CONTENT).encode(),
+    }
+    scaling: Mapping[str, object] = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling = {**scaling, "original_max_position_embeddings": 16, "rope_theta": 5e5}
+    more = {"rms_norm_eps": 1e-5, "head_dim": 2, "bos_token_id": 1, "eos_token_id": [2]}
+    scaled = safetensors.CONFIG | more | {"rope_parameters": scaling}
+    files = {**safetensors.SOUND["one file"].files(), **beside, "config.json": json.dumps(scaled).encode()}
+    index = _json(shards.SOUND["two shards"].files(), shards.INDEX)
+    return [*(_json(files, name) for name in ("config.json", *beside)), index]
+
+
+def _gguf_files() -> list[bytes]:
+    """One file for each kind of vocabulary and of tensors, and one with values of all types."""
+    numbers = {f"number.{kind}": (kind, 1) for kind in hand.NUMBERS}
+    lists = {f"list.{kind}": (hand.ARRAY, (kind, [0, 1, 1])) for kind in hand.NUMBERS}
+    more = {"llama.rope.freq_base": (hand.FLOAT32, 1e5), "llama.attention.key_length": (hand.UINT32, 4)}
+    more |= {
+        "llama.attention.head_count_kv": (hand.ARRAY, (hand.INT32, [2])),
+        "tokenizer.chat_template": (hand.STRING, "{{ x }}"),
+    }
+    more |= {"llama.rope.scaling.type": (hand.STRING, "linear"), "llama.rope.scaling.factor": (hand.FLOAT32, 2.0)}
+    ends = {"tokenizer.ggml.eos_token_id": (hand.UINT32, 4), "tokenizer.ggml.add_bos_token": (hand.BOOL, True)}
+    fused = {f"blk.0.attn_{part}.weight": None for part in "qkv"} | {"blk.0.attn_qkv.weight": ((8, 24), hand.F32)}
+    return [
+        hand.model_file(numbers | lists | {"texts": (hand.ARRAY, (hand.STRING, ["a", "", "😀"]))}),
+        hand.model_file(gguf_models.LLAMA | more, {gguf_models.ROPE: ((2,), hand.F32, b"\0\0\x80?" * 2)}),
+        hand.model_file(gguf_models.GPT2 | ends, {"output.weight": ((8, 5), hand.F32)}),
+        hand.model_file({f"llama.{name}_length": (hand.UINT32, 32) for name in ("embedding", "feed_forward")}, _blocks()),
+        hand.model_file({"general.alignment": (hand.UINT32, 8)}, fused, alignment=8),
+    ]
+
+
+def _blocks() -> dict[str, tuple[tuple[int, ...], int]]:
+    """Tensors of a model of width 32, the matrices in turn of all types that a file made by hand may have."""
+    kinds = (hand.Q8_0, hand.Q4_0, hand.Q4_1, hand.BF16, hand.F16, hand.F64)
+    blocks = {}
+    for i, (name, (dims, _)) in enumerate(hand.TENSORS.items()):
+        n_rows = 5 if name == "token_embd.weight" else 32
+        blocks[name] = ((32,), hand.F32) if len(dims) == 1 else ((32, n_rows), kinds[i % len(kinds)])
+    return blocks
+
+
+def _gguf(content: bytes) -> Seed:
+    """The header is damaged; the data begin on the next border behind it."""
+    layout = layouts.gguf_header(content)
+    data = content[len(hand.padded(layout.data)) :]
+    return Seed({"model.gguf": content}, "model.gguf", lambda rng: hand.padded(damaged(layout, rng)) + data)
+
+
+def _checkpoint() -> Case:
+    content = torch_layout.archive(torch_layout.members())
+    return Case("", "", lambda: {"ckpt.pt": content}, "ckpt.pt")
+
+
+def _pickle() -> Seed:
+    """The pickle is damaged inside a sound zip file."""
+    layout = layouts.pickle(torch_layout.checkpoint())
+
+    def damage(rng: random.Random) -> bytes:
+        return wrapped(damaged(layout, rng), torch_layout.STORAGES)
+
+    return Seed(_checkpoint().files(), "ckpt.pt", damage)
+
+
+def _meta() -> list[Seed]:
+    one, two, scaled = (meta_folders.SOUND[name].files() for name in ("one shard", "two shards", "scaled"))
+    second = layouts.zip_file(two["consolidated.01.pth"])
+    return [
+        _json(one, "params.json"),
+        _json(scaled, "params.json"),
+        Seed(two, "consolidated.01.pth", lambda rng: damaged(second, rng)),
+    ]
+
+
+def _sentencepiece() -> list[Case]:
+    with_bytes = sentencepiece.model(
+        pieces=[*sentencepiece.PIECES, *(sentencepiece.piece(f"<0x{i:02X}>", sentencepiece.BYTE) for i in range(256))],
+        trainer=sentencepiece.message(2, sentencepiece.number(3, 2) + sentencepiece.number(35, 1)),
+    )
+    return [*sentencepiece.SOUND.values(), sentencepiece.case("", "", lambda: with_bytes)]
+
+
+def _tiktoken() -> Seed:
+    """Lines are damaged; in half of the files their ranks are set right again."""
+    content = piece_lists.lines(*(piece_lists.line(token, 256 + i) for i, token in enumerate((b"ab", b"abc", b" a", b"  "))))
+    layout = layouts.tiktoken(content)
+
+    def damage(rng: random.Random) -> bytes:
+        data = damaged(layout, rng)
+        if rng.random() < 0.5:
+            data = b"".join(b"%s %d\n" % (line.rpartition(b" ")[0], i) for i, line in enumerate(data.splitlines()))
+        return data
+
+    return Seed({"tokenizer.model": content}, "tokenizer.model", damage)
+
+
+def _tokenizer_json() -> list[Seed]:
+    sound = [case.files() for case in tokenizer_json.SOUND.values()]
+    return [*(_json(files, "tokenizer.json") for files in sound), _json(sound[-1], "tokenizer_config.json")]
