@@ -54,6 +54,12 @@ def test_the_smallest_llama_is_read(tmp_path):
     assert weight_paths(model) == [tmp_path / "model.gguf"]
 
 
+def test_numbers_too_large_for_float32_become_infinite(tmp_path):
+    large = struct.pack("<8d", *[1e300] * 4, *[-1e300] * 4)
+    model = read(tmp_path, tensors={"output_norm.weight": ((8,), hand.F64, large)})
+    assert model.tensors["norm"].dequantize().tolist() == [np.inf] * 4 + [-np.inf] * 4
+
+
 def test_keys_say_what_the_model_is(tmp_path):
     keys = {
         "llama.attention.head_count": (hand.UINT32, 4),

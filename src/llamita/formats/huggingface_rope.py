@@ -104,6 +104,8 @@ def _scaling(rope: object, name: str, path: str | PathLike[str]) -> RopeScaling 
     scaling = RopeScaling(kind, **numbers)
     if scaling.low_frequency_factor >= scaling.high_frequency_factor:
         raise ModelFileError(path, name, shown(rope), "low_freq_factor below high_freq_factor")
+    if scaling.original_context < 1:
+        raise ModelFileError(path, name, shown(rope), "an original_max_position_embeddings of at least 1")
     return replace(scaling, original_context=int(scaling.original_context))
 
 

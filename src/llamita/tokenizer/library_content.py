@@ -60,7 +60,7 @@ def check_content(content: Mapping[str, Any]) -> None:
         raise TokenizerError(f"ids: found {len(ids)} tokens and {highest} as the highest id, expected each from 0 on once")
     for field, (inner, kinds) in _KINDS.items():
         for step in _steps(content.get(field), inner):
-            if step.get("type") not in kinds:
+            if not isinstance(step.get("type"), str) or step["type"] not in kinds:
                 raise TokenizerError(f"{field}: found {_shown(step.get('type'))}, expected {', '.join(sorted(kinds))}")
             if step["type"] == "Precompiled":
                 _check_precompiled(step.get("precompiled_charsmap"))

@@ -27,8 +27,8 @@ _SPAWN = multiprocessing.get_context("spawn")
 class Campaign:
     """Which files are read: numbers first to last - 1 of a format and a seed.
 
-    findings: the folder for what goes wrong. find: the function that knows the formats by name, in each child anew. hang_seconds:
-    of CPU time, after which a child is ended.
+    findings: the folder for what goes wrong. find: the function that knows the formats by name, in each child anew.
+    hang_seconds: of CPU time, after which a child is ended.
     """
 
     format_name: str

@@ -13,6 +13,7 @@ from pathlib import Path
 from fuzz import layouts
 from fuzz.json_damage import damaged_json
 from fuzz.spans import Layout, damaged, damaged_bytes
+from gguf import GGML_QUANT_SIZES
 from hostile import (
     gguf_models,
     llama2c,
@@ -151,12 +152,14 @@ def _gguf_files() -> list[bytes]:
     }
     more |= {"llama.rope.scaling.type": (hand.STRING, "linear"), "llama.rope.scaling.factor": (hand.FLOAT32, 2.0)}
     ends = {"tokenizer.ggml.eos_token_id": (hand.UINT32, 4), "tokenizer.ggml.add_bos_token": (hand.BOOL, True)}
+    widths = {n: {f"llama.{name}_length": (hand.UINT32, n) for name in ("embedding", "feed_forward")} for n in (32, 256)}
     fused = {f"blk.0.attn_{part}.weight": None for part in "qkv"} | {"blk.0.attn_qkv.weight": ((8, 24), hand.F32)}
     return [
         hand.model_file(numbers | lists | {"texts": (hand.ARRAY, (hand.STRING, ["a", "", "😀"]))}),
         hand.model_file(gguf_models.LLAMA | more, {gguf_models.ROPE: ((2,), hand.F32, b"\0\0\x80?" * 2)}),
         hand.model_file(gguf_models.GPT2 | ends, {"output.weight": ((8, 5), hand.F32)}),
-        hand.model_file({f"llama.{name}_length": (hand.UINT32, 32) for name in ("embedding", "feed_forward")}, _blocks()),
+        hand.model_file(widths[32], _blocks()),
+        hand.model_file(widths[256], _large_blocks()),
         hand.model_file({"general.alignment": (hand.UINT32, 8)}, fused, alignment=8),
     ]
 
@@ -168,6 +171,19 @@ def _blocks() -> dict[str, tuple[tuple[int, ...], int]]:
     for i, (name, (dims, _)) in enumerate(hand.TENSORS.items()):
         n_rows = 5 if name == "token_embd.weight" else 32
         blocks[name] = ((32,), hand.F32) if len(dims) == 1 else ((32, n_rows), kinds[i % len(kinds)])
+    return blocks
+
+
+def _large_blocks() -> dict[str, tuple[tuple[int, ...], int, bytes]]:
+    """Tensors of a model of width 256, the matrices of types whose blocks have 256 weights."""
+    sizes = GGML_QUANT_SIZES.items()
+    kinds = [(kind.value, n_bytes) for kind, (weights, n_bytes) in sizes if weights == 256 and kind.name != "Q8_K"]
+    blocks = {}
+    for i, (name, (dims, _)) in enumerate(hand.TENSORS.items()):
+        n_rows = 5 if name == "token_embd.weight" else 256
+        kind, n_bytes = kinds[i % len(kinds)]
+        vector, matrix = ((256,), hand.F32, bytes(1024)), ((256, n_rows), kind, bytes(n_bytes * n_rows))
+        blocks[name] = vector if len(dims) == 1 else matrix
     return blocks
 
 

@@ -122,6 +122,7 @@ CASES = [
     scaled("a scaling by 0", "rope_scaling", rope_type="linear", factor=0.0),
     scaled("a scaling by -2", "rope_scaling", rope_type="linear", factor=-2.0),
     scaled("a scaling by a text", "rope_scaling", rope_type="linear", factor="2"),
+    scaled("Llama 3's scaling of half a token", "rope_scaling", **LLAMA3 | {"original_max_position_embeddings": 0.5}),
     scaled("Llama 3's scaling without its context", "rope_scaling", **LLAMA3),
     scaled("Llama 3's scaling with its bounds exchanged", "rope_scaling", **LLAMA3 | CONTEXT | {"low_freq_factor": 8.0}),
     scaled("Llama 3's scaling with equal bounds", "rope_scaling", **LLAMA3 | CONTEXT | {"low_freq_factor": 4.0}),

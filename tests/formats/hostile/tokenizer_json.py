@@ -136,6 +136,7 @@ CASES = [
     added("a flag of an added token that is 1", "added token: found", lstrip=1),
     changed("a normalizer that is a text", "normalizer", normalizer="NFC"),
     changed("a normalizer of an unknown type", "normalizer: found 'Mystery'", normalizer={"type": "Mystery"}),
+    changed("a normalizer whose type is a list", "normalizer: found", normalizer={"type": ["NFC"]}),
     changed("a normalizer without a type", "normalizer: found None", normalizer={}),
     changed("a normalizer without its fields", "the tokenizers library refuses", normalizer={"type": "Prepend"}),
     changed("a normalizer with a broken pattern", "the tokenizers library", normalizer=with_pattern("Replace", "(")),
