@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 TORCH ?= torch==2.13.0
+FUZZ_FILES ?= 1000000
 
-.PHONY: run test test-slow test-browser test-openai test-lm-eval test-fuzz-http check lint docs bench wheel clean
+.PHONY: run test test-slow test-browser test-openai test-lm-eval test-fuzz-http fuzz check lint docs bench wheel clean
 
 run: $(VENV)/installed  ## tell a story with the bundled model
 	@$(BIN)/llamita run -i "Once upon a time" -t 0.8 -n 0
@@ -29,6 +30,10 @@ test-lm-eval: $(VENV)/suites/lm-eval/installed $(VENV)/developed  ## lm-eval thr
 
 test-fuzz-http: $(VENV)/suites/fuzz-http/installed $(VENV)/developed  ## schemathesis over llamita serve's own description
 	@$(<D)/bin/python tools/fuzz_http.py --llamita $(BIN)/llamita
+
+fuzz: $(VENV)/developed  ## a million damaged files of each format: FORMAT=gguf FUZZ_FILES=10000 SEED=7 FIRST=500
+	@PYTHONPATH=tests:tests/formats $(BIN)/python -m fuzz $(FORMAT) --files $(FUZZ_FILES) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST))
 
 check: lint test  ## what CI runs; the import rules are tests/test_architecture.py
 
