@@ -12,7 +12,8 @@ from hostile.case import Case
 
 from llamita.errors import LlamitaError
 
-MAX_CPU_SECONDS = 0.25
+# 0.25 is what we want, and 0.16 the most on a calm machine; neighbours on the same core more than double processor time
+MAX_CPU_SECONDS = 1.0
 MAX_BYTES = 16 << 20  # beyond the size of the files
 N_CASES = {
     "llama2.c": 60,
