@@ -54,10 +54,13 @@ def test_the_smallest_llama_is_read(tmp_path):
     assert weight_paths(model) == [tmp_path / "model.gguf"]
 
 
-def test_numbers_too_large_for_float32_become_infinite(tmp_path):
-    large = struct.pack("<8d", *[1e300] * 4, *[-1e300] * 4)
-    model = read(tmp_path, tensors={"output_norm.weight": ((8,), hand.F64, large)})
-    assert model.tensors["norm"].dequantize().tolist() == [np.inf] * 4 + [-np.inf] * 4
+def test_numbers_that_float32_does_not_have_become_infinite_or_nan(tmp_path):
+    signaling = b"\1\0\0\0\0\0\xf0\x7f"
+    numbers = struct.pack("<5d", *[1e300] * 4, -1e300) + signaling * 3
+    model = read(tmp_path, tensors={"output_norm.weight": ((8,), hand.F64, numbers)})
+    np.testing.assert_array_equal(model.tensors["norm"].dequantize(), [np.inf] * 4 + [-np.inf] + [np.nan] * 3)
+    halves = struct.pack("<8H", *[0x7C01] * 8)
+    assert np.isnan(read(tmp_path, tensors={"output_norm.weight": ((8,), hand.F16, halves)}).tensors["norm"].dequantize()).all()
 
 
 def test_keys_say_what_the_model_is(tmp_path):

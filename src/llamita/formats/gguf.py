@@ -57,6 +57,7 @@ class _Stored(NamedTuple):
     place: Place
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers that become float32 may be anything
 def read(path: str | PathLike[str], vocabulary: bool = True) -> Model:
     """Read a GGUF file, or all shards of which it is the first, as a Model of read-only views.
 
@@ -189,8 +190,7 @@ def _tensor(stored: _Stored) -> Tensor:
     if kind.name in NUMBER_CODES:
         array = np.frombuffer(stored.data, NUMBER_CODES[kind.name], n_bytes // kind.n_bytes, offset).reshape(shape)
         if kind.name == "f64":
-            with np.errstate(over="ignore"):  # infinity, as a file of float32 might say too
-                return Tensor("f32", shape, array.astype(np.float32))
+            return Tensor("f32", shape, array.astype(np.float32))
         return Tensor(kind.name, shape, array if array.flags.aligned else array.copy())
     n_rows = shape[0] if len(shape) == 2 else 1
     if kind.name in BLOCKS:

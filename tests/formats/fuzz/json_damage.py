@@ -66,7 +66,7 @@ def _change(place: Place, rng: random.Random, places: list[Place]) -> None:
             holder[name] = holder.pop(key)
         case 3:
             holder.insert(key, holder[key])
-        case 4 if isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
+        case 4 if type(holder[key]) in (int, float) and abs(holder[key]) < 1 << 64:
             holder[key] += rng.choice((-1, 1, 0.5))
         case _:
             holder[key] = deepcopy(rng.choice(VALUES))
