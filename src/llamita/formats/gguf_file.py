@@ -29,8 +29,8 @@ from llamita.formats.gguf_types import (
 )
 from llamita.formats.json_text import shown
 
-MAX_KEYS = 1 << 14
-MAX_TENSORS = 1 << 14  # a Llama of 1024 layers has 9219
+MAX_KEYS = 1 << 12
+MAX_TENSORS = 10_000  # a Llama of 1024 layers has 9219
 MAX_KEY_BYTES = (1 << 16) - 1
 MAX_TEXT_BYTES = 1 << 20  # of a chat template; one wide character makes a text four times as long in memory
 MAX_ITEMS = 1 << 14  # of an array of numbers, but for those of a vocabulary

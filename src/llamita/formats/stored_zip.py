@@ -16,7 +16,7 @@ from llamita.errors import ModelFileError
 from llamita.formats.json_text import shown
 
 MAGIC = b"PK\3\4"
-MAX_MEMBERS = 1 << 14  # one for each tensor
+MAX_MEMBERS = 10_000  # one for each tensor
 _MAX_EXTRA_BYTES = 128  # of an entry: 28 for 64-bit numbers, up to 68 to align the content
 
 _LOCAL = struct.Struct("<4s5H3I2H")

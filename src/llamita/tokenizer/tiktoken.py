@@ -37,7 +37,7 @@ def parse_tiktoken(data: bytes, path: str | PathLike[str]) -> LibraryTokenizer:
     table = "".join(characters[byte] for byte in range(256))
     pieces: list[str] = []
     for number, line in enumerate(io.BytesIO(data)):  # not split: millions of empty lines would be a list of them
-        match = _LINE.fullmatch(line.removesuffix(b"\n"))
+        match = _LINE.fullmatch(line.removesuffix(b"\n")) if len(line) < 2 * _LONGEST_BYTES else None
         token = _decoded(match[1]) if match else b""
         if not match or int(match[2]) != number or not 0 < len(token) <= _LONGEST_BYTES or number >= MAX_PIECES:
             raise ModelFileError(path, f"line {number + 1}", repr(line[:40]), f"a token in base64 and the rank {number}")

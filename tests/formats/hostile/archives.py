@@ -93,7 +93,7 @@ CASES = [
     case("bytes between the members and the directory", "zip members", lambda: archive(members(), gap=bytes(100))),
     case("a member twice", "zip members", lambda: archive([*members(), members()[-1]])),
     case("a compressed pickle", f"zip member {PICKLE}: found compressed", lambda: archive(deflated())),
-    case("as many members and extra fields as are allowed", "zip members: found 0", lambda: archive(many(1 << 14, **WIDE))),
+    case("as many members and extra fields as are allowed", "zip members: found 0", lambda: archive(many(10_000, **WIDE))),
     case("a bomb: sixteen megabytes of zeros, packed", f"zip member {LAST}: found compressed", bomb),
     changed("a member that says it is compressed", f"zip member {LAST}: found compressed", method=8),
     changed("a member whose own header says that it is compressed", f"zip member {LAST}: found another header", local_method=8),
