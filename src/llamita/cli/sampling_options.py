@@ -1,4 +1,4 @@
-"""What `run` and `chat` have in common: flags that say how tokens are drawn and how the engine runs."""
+"""What `run`, `chat` and `serve` have in common: flags that say how tokens are drawn and how the engine runs."""
 
 import os
 import time

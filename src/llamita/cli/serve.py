@@ -1,11 +1,13 @@
 """`llamita serve`: a model behind OpenAI's API. Flags only; serve/ does it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from llamita.cli import debug_option
+from llamita.cli.sampling_options import engine_options
 
 if TYPE_CHECKING:
     from llamita.serve.served_model import ServedModel
@@ -34,11 +36,8 @@ if TYPE_CHECKING:
 )
 @click.option("--slots", type=click.IntRange(1, 256), default=8, help="Texts that are written at once.")
 @click.option("--max-queue", type=click.IntRange(0), default=64, help="Texts that may wait; more are refused with 429.")
-@click.option(
-    "--context", type=click.IntRange(min=1), default=None, help="Tokens to make room for; else as the model was trained."
-)
-@click.option("--threads", type=click.IntRange(min=1), default=None, help="Threads; else one per core.")
 @click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), default=30.0, help="What answers get to end in.")
+@engine_options
 @debug_option
 def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> None:
     """Serve MODEL (a file, a folder or the name of a bundled model) to OpenAI's clients and to the browser.
@@ -55,7 +54,7 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
 
     path = find_model(model)
     settings = Settings(
-        name=alias or path.stem or "model",
+        name=alias or name_of(model),
         host=flags["host"],
         port=flags["port"],
         api_key=flags["api_key"],
@@ -72,7 +71,7 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
         from llamita.serve.scheduler import Scheduler
         from llamita.serve.served_model import open_served
 
-        opened = read_model(path, tokenizer)
+        opened = read_model(path, tokenizer, flags["dtype"])
         scheduler = Scheduler(opened, flags["threads"], flags["context"], flags["slots"], flags["max_queue"])
         return open_served(opened, settings, scheduler)
 
@@ -95,6 +94,12 @@ def serve(settings: "Settings", open_model: Callable[[], "ServedModel"]) -> None
     with bind(settings.host, settings.port) as listener:
         say(f"serving {settings.name} at {url_of(listener)}; Ctrl-C ends it")
         DrainingServer(Service(settings, open_model), say).serve_at(listener)
+
+
+def name_of(model: str) -> str:
+    """What clients call a model that has no alias: a file without its ending, a folder or a bundled model as it is called."""
+    path = Path(model)
+    return (path.stem if path.is_file() else path.name) or "model"
 
 
 def template_source(template: str) -> str:
