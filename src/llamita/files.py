@@ -14,17 +14,18 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, BinaryIO
 
 from llamita.errors import ModelFileError
+
+if TYPE_CHECKING:  # the flags of `llamita train` come from a module that writes files, and its --help must not wait for numpy
+    import numpy as np
 
 # A pipe put in place of the file after the check must not block the open; Windows has neither pipes there nor text-free opens.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 _WRITE_BACK_BYTES = 1 << 26
-_FAULT_AROUND_BYTES = 1 << 16  # whoever touches a page of a mapped file gets its neighbours too, on Linux so many
+_FAULT_AROUND_BYTES = 1 << 16  # who touches a page of a mapped file gets its neighbours too, on Linux up to such a border
 
 
 def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
@@ -50,7 +51,7 @@ def read_file(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
         raise ModelFileError(path, "file", error.strerror, "a readable file") from None
 
 
-def drop_pages(array: np.ndarray) -> None:
+def drop_pages(array: "np.ndarray") -> None:
     """Give back the memory of what an array covers of a mapped file; whoever reads it again reads the file again.
 
     Arrays that are no views of a mapped file stay as they are, and so do all where the system has no such call.
@@ -58,10 +59,12 @@ def drop_pages(array: np.ndarray) -> None:
     mapping = _mapping_of(array)
     if mapping is None or array.nbytes == 0 or not hasattr(mmap, "MADV_DONTNEED"):
         return
+    import numpy as np
+
     start = np.frombuffer(mapping, np.uint8, 1).ctypes.data
-    low, high = (bound - start for bound in np.lib.array_utils.byte_bounds(array))
-    first = low // _FAULT_AROUND_BYTES * _FAULT_AROUND_BYTES
-    end = min(-(-high // _FAULT_AROUND_BYTES) * _FAULT_AROUND_BYTES, len(mapping))
+    low, high = np.lib.array_utils.byte_bounds(array)
+    first = max(low // _FAULT_AROUND_BYTES * _FAULT_AROUND_BYTES - start, 0)
+    end = min(-(-high // _FAULT_AROUND_BYTES) * _FAULT_AROUND_BYTES - start, len(mapping))
     mapping.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
@@ -76,8 +79,10 @@ def start_writing_back(file: BinaryIO, n_bytes: int) -> None:
         os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)  # dirty pages are not dropped, but written
 
 
-def _mapping_of(array: np.ndarray) -> mmap.mmap | None:
+def _mapping_of(array: "np.ndarray") -> mmap.mmap | None:
     """The mapped file that an array is a view of, or None."""
+    import numpy as np
+
     base = array
     while isinstance(base, np.ndarray):
         base = base.base
