@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the flags of `llamita train` come from a module that writes
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 _WRITE_BACK_BYTES = 1 << 26
-_FAULT_AROUND_BYTES = 1 << 16  # who touches a page of a mapped file gets its neighbours too, on Linux up to such a border
+_MAPPED_AT_ONCE_BYTES = 1 << 21  # who touches a page of a mapped file maps its neighbours, too: on Linux up to a large page
 
 
 def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
@@ -63,8 +63,8 @@ def drop_pages(array: "np.ndarray") -> None:
 
     start = np.frombuffer(mapping, np.uint8, 1).ctypes.data
     low, high = np.lib.array_utils.byte_bounds(array)
-    first = max(low // _FAULT_AROUND_BYTES * _FAULT_AROUND_BYTES - start, 0)
-    end = min(-(-high // _FAULT_AROUND_BYTES) * _FAULT_AROUND_BYTES - start, len(mapping))
+    first = max(low // _MAPPED_AT_ONCE_BYTES * _MAPPED_AT_ONCE_BYTES - start, 0)
+    end = min(-(-high // _MAPPED_AT_ONCE_BYTES) * _MAPPED_AT_ONCE_BYTES - start, len(mapping))
     mapping.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
