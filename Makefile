@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 TORCH ?= torch==2.13.0
+EXAMPLES ?= 200
 FUZZ_FILES ?= 1000000
 
 .PHONY: run test test-slow test-browser test-openai test-lm-eval test-fuzz-http fuzz check lint docs bench wheel clean
@@ -28,8 +29,8 @@ test-openai: $(VENV)/suites/openai/installed $(VENV)/developed  ## openai-python
 test-lm-eval: $(VENV)/suites/lm-eval/installed $(VENV)/developed  ## lm-eval through llamita serve and without it
 	@$(<D)/bin/python tools/lm_eval_suite.py --llamita $(BIN)/llamita
 
-test-fuzz-http: $(VENV)/suites/fuzz-http/installed $(VENV)/developed  ## schemathesis over llamita serve's own description
-	@$(<D)/bin/python tools/fuzz_http.py --llamita $(BIN)/llamita
+test-fuzz-http: $(VENV)/suites/fuzz-http/installed $(VENV)/developed  ## schemathesis over llamita serve's own description: EXAMPLES=5000
+	@$(<D)/bin/python tools/fuzz_http.py --llamita $(BIN)/llamita --examples $(EXAMPLES)
 
 fuzz: $(VENV)/developed  ## a million damaged files of each format: FORMAT=gguf FUZZ_FILES=10000 SEED=7 FIRST=500
 	@PYTHONPATH=tests:tests/formats $(BIN)/python -m fuzz $(FORMAT) --files $(FUZZ_FILES) \
