@@ -86,7 +86,7 @@ class Meter:
         try:
             await self._app(scope, receive, note)
         finally:
-            route = getattr(scope.get("route"), "path", "other")  # never the path itself: strangers choose it
+            route = getattr(scope.get("route"), "path", "other").removeprefix("/v1")  # not the path: strangers choose it
             self._metrics.count_request(route, status, time.perf_counter() - started)
 
 
