@@ -53,8 +53,9 @@ class Campaign:
                         continue
                     children[job] = None
                     if child.exitcode != 0:
-                        self.keep(places[job], self._fatal(child.exitcode), n_found)
-                        places[job] += n_jobs
+                        if child.exitcode != -signal.SIGTERM:  # which comes from outside: the file is read again
+                            self.keep(places[job], self._fatal(child.exitcode), n_found)
+                            places[job] += n_jobs
                         children[job] = self._start(job, n_jobs, places, n_found)
         finally:
             for child in filter(None, children):
