@@ -104,6 +104,14 @@ def test_a_stream_that_breaks_ends_with_an_error(toy_model: Model):
     assert b"[DONE]" not in data
 
 
+def test_a_stream_that_waits_says_so_in_comments(toy_model: Model, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("llamita.serve.answers.PING_SECONDS", 0.02)
+    with serving(toy_model, seconds_per_pass=0.2) as web:
+        answer = web.post("/v1/completions", LONG | {"stream": True, "max_tokens": 2})
+    assert b"\n\n: ping\n\n" in b"\n\n" + answer.data
+    assert "".join(event["choices"][0]["text"] for event in answer.events)
+
+
 def test_a_request_that_never_comes_whole_is_given_up(toy_model: Model, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("llamita.serve.protocol.HEADER_SECONDS", 0.2)
     monkeypatch.setattr("llamita.serve.body.BODY_SECONDS", 0.2)
