@@ -60,7 +60,7 @@ def test_embeddings_are_not_made_for_nobody(slow: Web):
 
 def test_who_stays_reads_the_same_text_whoever_leaves(toy_model: Model):
     stay = LONG | {"seed": 77, "max_tokens": 90}
-    with serving(toy_model, n_slots=8, max_queue=100) as web:
+    with serving(toy_model, n_slots=8, max_queue=1000) as web:
         alone = web.complete(**stay)["choices"]
 
         def come_and_go(i: int) -> None:
