@@ -5,9 +5,12 @@ The files come from the corpus and the hand-made builders of the tests, so that 
 
 import json
 import random
+from base64 import b64encode
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from fuzz import layouts
@@ -29,7 +32,7 @@ from hostile.case import Case, Files, read_vocabulary, read_whole_model
 
 import gguf_bytes as hand
 from llamita.errors import LlamitaError
-from torch_files import wrapped
+from torch_files import Opcodes, call, pickled, storage, tensor, value, wrapped
 
 BLIND = 0.1  # how often a file is damaged without regard to its layout
 TEXT = "Once upon a time 日本 😀\n\n  <s>ab</s> 12345"
@@ -78,9 +81,9 @@ def targets() -> list[Target]:
         _models("llama2c", "model.bin", llama2c.SOUND.values(), layouts.llama2c_model),
         Target("safetensors", (_safetensors(),), ".", read_whole_model),
         Target("huggingface", tuple(_huggingface()), ".", read_whole_model),
-        Target("gguf", tuple(map(_gguf, _gguf_files())), "model.gguf", read_whole_model),
+        Target("gguf", (*map(_gguf, _gguf_files()), *_gguf_shards()), ".", read_whole_model),
         _models("zip", "ckpt.pt", [_checkpoint()], layouts.zip_file),
-        Target("pickle", (_pickle(),), "ckpt.pt", read_whole_model),
+        Target("pickle", tuple(_pickles()), "ckpt.pt", read_whole_model),
         Target("meta", tuple(_meta()), ".", read_whole_model),
         _tokenizers("tokenizer.bin", "tokenizer.bin", [piece_lists.SOUND["tokenizer.bin"]], layouts.llama2c_tokenizer),
         _tokenizers("sentencepiece", "tokenizer.model", _sentencepiece(), layouts.sentencepiece_model),
@@ -187,11 +190,21 @@ def _large_blocks() -> dict[str, tuple[tuple[int, ...], int, bytes]]:
     return blocks
 
 
-def _gguf(content: bytes) -> Seed:
+def _gguf(content: bytes, name: str = "model.gguf", beside: Files | None = None) -> Seed:
     """The header is damaged; the data begin on the next border behind it."""
     layout = layouts.gguf_header(content)
     data = content[len(hand.padded(layout.data)) :]
-    return Seed({"model.gguf": content}, "model.gguf", lambda rng: hand.padded(damaged(layout, rng)) + data)
+    return Seed({name: content, **(beside or {})}, name, lambda rng: hand.padded(damaged(layout, rng)) + data)
+
+
+def _gguf_shards() -> list[Seed]:
+    """A model in two files, each damaged in turn."""
+    names = list(hand.TENSORS)
+    shards = {}
+    for i, absent in enumerate((names[6:], names[:6])):
+        keys = {"split.count": (hand.UINT16, 2), "split.no": (hand.UINT16, i)}
+        shards[f"model-0000{i + 1}-of-00002.gguf"] = hand.model_file(keys, dict.fromkeys(absent))
+    return [_gguf(content, name, shards) for name, content in shards.items()]
 
 
 def _checkpoint() -> Case:
@@ -199,14 +212,25 @@ def _checkpoint() -> Case:
     return Case("", "", lambda: {"ckpt.pt": content}, "ckpt.pt")
 
 
-def _pickle() -> Seed:
-    """The pickle is damaged inside a sound zip file."""
-    layout = layouts.pickle(torch_layout.checkpoint())
+def _pickles() -> list[Seed]:
+    """Pickles are damaged inside a sound zip file: one of plain tensors, one with all that torch saves besides."""
+    hooks = call("collections", "OrderedDict")
+    state: OrderedDict[str, object] = OrderedDict()
+    storages = {"steps": bytes(8)}
+    for i, (name, shape) in enumerate(torch_layout.SHAPES.items()):
+        kind, n_bytes = (("HalfStorage", 2), ("BFloat16Storage", 2), ("FloatStorage", 4))[i % 3]
+        storages[str(i)] = bytes(n_bytes * prod(shape))
+        made = tensor(storage(kind, str(i), prod(shape)), shape)
+        state[name] = call("torch._utils", "_rebuild_parameter", made, True, hooks) if i % 2 else made
+    versions = {"_metadata": OrderedDict({"": {"version": 1}})}
+    others = {"steps": tensor(storage("LongStorage", "steps", 1), ()), "rates": [0.5, 1 << 40, None, True], "size": (1, (2,))}
+    content = {"model": Opcodes(value(state) + value(versions) + b"b"), "model_args": torch_layout.ARGS, "optimizer": others}
+    return [_pickle(torch_layout.checkpoint(), torch_layout.STORAGES), _pickle(pickled(content), storages)]
 
-    def damage(rng: random.Random) -> bytes:
-        return wrapped(damaged(layout, rng), torch_layout.STORAGES)
 
-    return Seed(_checkpoint().files(), "ckpt.pt", damage)
+def _pickle(pickle: bytes, storages: dict[str, bytes]) -> Seed:
+    layout = layouts.pickle(pickle)
+    return Seed({"ckpt.pt": wrapped(pickle, storages)}, "ckpt.pt", lambda rng: wrapped(damaged(layout, rng), storages))
 
 
 def _meta() -> list[Seed]:
@@ -242,5 +266,30 @@ def _tiktoken() -> Seed:
 
 
 def _tokenizer_json() -> list[Seed]:
-    sound = [case.files() for case in tokenizer_json.SOUND.values()]
-    return [*(_json(files, "tokenizer.json") for files in sound), _json(sound[-1], "tokenizer_config.json")]
+    sound = [case.files() for case in (*tokenizer_json.SOUND.values(), *_texts_as_pieces())]
+    with_config = tokenizer_json.SOUND["with a config"].files()
+    return [*(_json(files, "tokenizer.json") for files in sound), _json(with_config, "tokenizer_config.json")]
+
+
+def _texts_as_pieces() -> list[Case]:
+    """Vocabularies as sentencepiece's become: pieces are text, spaces are written as U+2581, BOS stands in a template."""
+    pieces = {"<s>": 0, "</s>": 1, "<0x0A>": 2, "a": 3, "b": 4, "ab": 5, "\u2581": 6, "\u2581a": 7}
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    back = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    mark = {"SpecialToken": {"id": "<s>", "type_id": 0}}
+    rules = {
+        "added_tokens": [tokenizer_json.END | {"id": 0, "content": "<s>"}],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, space]},
+        "pre_tokenizer": None,
+        "post_processor": {"type": "TemplateProcessing", "single": [mark, {"Sequence": {"id": "A", "type_id": 0}}]},
+        "decoder": {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, strip]},
+    }
+    bpe = {"vocab": pieces, "merges": ["a b", "\u2581 a"], "unk_token": "<s>", "fuse_unk": True, "byte_fallback": True}
+    charsmap = tokenizer_json.charsmap(b64encode(sentencepiece.CHARSMAP).decode())
+    digits = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, tokenizer_json.BYTE_LEVEL]}
+    return [
+        tokenizer_json.changed("", "", model=tokenizer_json.MODEL | bpe, **rules),
+        tokenizer_json.changed("", "", model=tokenizer_json.UNIGRAM, **rules | {"normalizer": charsmap, "added_tokens": []}),
+        tokenizer_json.changed("", "", pre_tokenizer=digits),
+    ]
