@@ -70,7 +70,7 @@ def can_be_walked_over(data: bytes) -> bool:
 
 
 def test_a_campaign_keeps_the_files_at_which_a_reader_breaks_and_goes_on(tmp_path: Path):
-    seed, n_files = 584, 12  # each fault is among these, and few of them end a child
+    seed, n_files = 777, 12  # each fault is among these, and few of them end a child
     contents = [find_broken("broken").damaged(seed, i)[1] for i in range(n_files)]
     assert set(contents) > set(FAULTS)
     shown: list[int] = []

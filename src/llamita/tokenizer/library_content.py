@@ -176,7 +176,7 @@ def _check_precompiled(text: object) -> None:
         table = base64.b64decode(text if isinstance(text, str) else "?", validate=True)
     except ValueError:  # binascii's own, or a character that is not ASCII
         table = b"?"
-    if base64.b64encode(table).decode() != text:  # the library panics at padding that Python passes over
+    if not table or base64.b64encode(table).decode() != text:  # the library panics at padding that Python passes over
         raise TokenizerError(f"precompiled_charsmap: found {_shown(text)}, expected base64")
     check_charsmap(table)
 

@@ -37,8 +37,20 @@ def _write_two_lines(path: Path) -> None:
     raise error
 
 
+class PanicException(BaseException):
+    """As the libraries in Rust raise it."""
+
+
+def _panic(path: Path) -> None:
+    try:
+        raise PanicException
+    except PanicException:
+        raise ModelFileError(path, "content", "three", "another digit") from None
+
+
 # what the file holds -> the beginning of the finding's name, and what the reader does
 FAULTS: dict[bytes, tuple[str, Callable[[Path], None]]] = {
+    b"3": ("panic", _panic),
     b"4": ("lines", _write_two_lines),
     b"5": ("hang", _loop),
     b"6": ("memory", _hold_memory),
@@ -55,7 +67,7 @@ def find_broken(name: str) -> Target:
 
 
 def _read(path: Path) -> None:
-    """Read 0, refuse 1 to 3, break at the others."""
+    """Read 0, refuse 1 and 2, break at the others."""
     digit = path.read_bytes()
     if digit in FAULTS:
         FAULTS[digit][1](path)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fuzz.targets import Target
+from fuzz.targets import Target, has_panicked
 
 from llamita.errors import LlamitaError
 
@@ -76,11 +76,13 @@ class Examiner:
         try:
             self._target.read(path / self._target.opened)
         except LlamitaError as error:
+            if has_panicked(error):
+                return Finding("panic", traceback.format_exc())
             return _check_line(str(error), path)
         except Exception as error:
             return Finding(_signature(error), traceback.format_exc())
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # of a library in Rust
+            if not has_panicked(error):
                 raise
             return Finding(_signature(error), traceback.format_exc())
         self.n_read += 1

@@ -8,7 +8,6 @@ import random
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -69,10 +68,20 @@ class Target:
 def read_and_use_tokenizer(path: Path) -> None:
     """Read a tokenizer, then encode a text, as far as the vocabulary can, and decode what came out."""
     tokenizer = read_vocabulary(path)
-    with suppress(LlamitaError):
+    try:
         ids = tokenizer.encode(TEXT) + tokenizer.encode_marked(TEXT) + tokenizer.encode(TEXT, bos=True)
         assert all(0 <= token_id < tokenizer.vocab_size for token_id in ids)
         tokenizer.decode(ids)
+    except LlamitaError as error:
+        if has_panicked(error):
+            raise AssertionError("the library panicked") from error
+
+
+def has_panicked(error: BaseException | None) -> bool:
+    """Whether a library in Rust panicked somewhere below: caught or not, it writes a page to stderr."""
+    while error is not None and type(error).__name__ != "PanicException":
+        error = error.__context__
+    return error is not None
 
 
 def targets() -> list[Target]:

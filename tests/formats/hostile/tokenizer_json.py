@@ -144,6 +144,7 @@ CASES = [
     changed("a charsmap with a padding too much", "precompiled_charsmap: found", normalizer=charsmap("AA==AAA=")),
     changed("a charsmap of one half of a byte", "precompiled_charsmap: found", normalizer=charsmap("AAB=")),
     changed("a charsmap of letters that are not ASCII", "precompiled_charsmap: found", normalizer=charsmap("ÄÄÄÄ")),
+    changed("a charsmap of nothing", "precompiled_charsmap: found ''", normalizer=charsmap("")),
     changed("a charsmap of zeros", "charsmap: found", normalizer=charsmap("AAAA" * 33)),
     changed("sequences in sequences, twenty deep", "normalizers: found", normalizer=json.loads(SEQUENCE * 20 + "]}" * 20)),
     changed("a pre-tokenizer of an unknown type", "pre_tokenizer: found 'Bert", pre_tokenizer={"type": "BertPreTokenizer"}),
