@@ -4,24 +4,35 @@ The border between untrusted files and the rest: behind it, a Model's parts fit 
 `read(path)` and `write(model, path)`; nothing outside formats/ knows a file layout. Knows no engine.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from llamita.errors import ModelFileError
 from llamita.files import map_file
-from llamita.formats import gguf, huggingface, llama2c, llama2c_checkpoint, meta, torch_file
+from llamita.formats.file_names import CONFIG_NAME, MAIN_NAMES, OLD_TORCH_MAGIC, PARAMS_NAME, WEIGHTS_NAME, ZIP_MAGIC
 from llamita.formats.gguf_types import MAGIC as GGUF_MAGIC
-from llamita.formats.quantized_copy import quantized
 from llamita.formats.tokenizer_files import find_tokenizer, read_tokenizer, write_tokenizer
-from llamita.formats.writing import write_model
 from llamita.model import Model, check_tokenizer_fits
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.marks import end_ids
 
+if TYPE_CHECKING:
+    from llamita.formats.writing import write_model
+
 __all__ = ["read_model", "read_tokenizer", "weight_paths", "write_model", "write_tokenizer"]
+
+FOLDERS = {CONFIG_NAME: "huggingface", PARAMS_NAME: "meta"}  # what names a folder's format
+FILES = {"model.bin": "llama2c", "ckpt.pt": "llama2c_checkpoint"}
+
+
+def __getattr__(name: str) -> object:
+    """Load the writers when they are first asked for (PEP 562): who only reads does not wait for them."""
+    if name != "write_model":
+        raise AttributeError(f"module 'llamita.formats' has no attribute {name!r}")
+    return _format("writing").write_model
 
 
 def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None = None, dtype: str | None = None) -> Model:
@@ -33,20 +44,21 @@ def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None 
     tokenizer that is named, or inside, and does not fit.
     """
     model = _read_as_stored(path, tokenizer)
-    return model if dtype is None else quantized(model, dtype, weight_paths(model))
+    return model if dtype is None else _format("quantized_copy").quantized(model, dtype, weight_paths(model))
 
 
 def _read_as_stored(path: str | PathLike[str], tokenizer: str | PathLike[str] | None) -> Model:
-    read, source = _find_model(Path(path))
+    name, source = _find_model(Path(path))
+    read = _format(name).read
     if tokenizer is not None:
-        model = gguf.read(source, vocabulary=False) if read is gguf.read else read(source)
+        model = read(source, vocabulary=False) if name == "gguf" else read(source)
         return _with_tokenizer(model, read_tokenizer(tokenizer))
     model = read(source)
     if model.tokenizer is not None:
         return _with_tokenizer(model, cast(Tokenizer, model.tokenizer))
-    beside = source / huggingface.WEIGHTS_NAME if source.is_dir() else source
+    beside = source / WEIGHTS_NAME if source.is_dir() else source
     found = find_tokenizer(beside, model.config.vocab_size, _may_be_padded(model))
-    if found is None and read is meta.read:
+    if found is None and name == "meta":
         found = find_tokenizer(source, model.config.vocab_size)  # beside the folder: Llama 2's downloads share one
     return model if found is None else _with_tokenizer(model, found)
 
@@ -55,37 +67,41 @@ def weight_paths(model: Model) -> list[Path]:
     """The files in which the weights of a model lie that was read; none of one made in memory."""
     path = Path(model.name)
     if path.is_dir():
-        return meta.weight_paths(path) if model.source_format == "Meta" else huggingface.weight_paths(path)
-    return gguf.weight_paths(path) if path.is_file() else []
+        return _format("meta" if model.source_format == "Meta" else "huggingface").weight_paths(path)
+    return _format("gguf").weight_paths(path) if path.is_file() else []
 
 
-def _find_model(path: Path) -> tuple[Callable[[Path], Model], Path]:
-    """The reader of what is named, and the file or folder that it shall read."""
-    if path.name in huggingface.MAIN_NAMES:
-        return huggingface.read, path.parent
-    if path.name == meta.CONFIG_NAME or path.match("consolidated.*.pth"):
-        return meta.read, path.parent
+def _format(name: str) -> Any:
+    """A module of this folder, loaded when it is needed: a start waits for one format, not for all."""
+    return import_module(f"llamita.formats.{name}")
+
+
+def _find_model(path: Path) -> tuple[str, Path]:
+    """The module that reads what is named, and the file or folder that it shall read."""
+    if path.name in MAIN_NAMES:
+        return "huggingface", path.parent
+    if path.name == PARAMS_NAME or path.match("consolidated.*.pth"):
+        return "meta", path.parent
     if not path.is_dir():
-        return _reader_of(path), path
-    folders = {huggingface.CONFIG_NAME: huggingface.read, meta.CONFIG_NAME: meta.read}
-    files = {"model.bin": llama2c.read, "ckpt.pt": llama2c_checkpoint.read}
-    for name, read in (folders | files).items():
+        return _format_of(path), path
+    for name, found in (FOLDERS | FILES).items():
         if (path / name).exists():
-            return read, path if name in folders else path / name
-    if len(found := [file for file in sorted(path.glob("*.gguf")) if file == gguf.weight_paths(file)[0]]) == 1:
-        return gguf.read, found[0]
-    expected = " or ".join([*folders, *files, "one *.gguf"])
+            return found, path if name in FOLDERS else path / name
+    first_of = _format("gguf").weight_paths
+    if len(found := [file for file in sorted(path.glob("*.gguf")) if file == first_of(file)[0]]) == 1:
+        return "gguf", found[0]
+    expected = " or ".join([*FOLDERS, *FILES, "one *.gguf"])
     raise ModelFileError(
         path, "folder", f"{len(found)} *.gguf" if found else "no model", expected, "name the model file itself"
     )
 
 
-def _reader_of(path: Path) -> Callable[[Path], Model]:
-    """The reader of a file, by its first bytes."""
+def _format_of(path: Path) -> str:
+    """The module that reads a file, by its first bytes."""
     first_bytes = map_file(path)[:4]
     if first_bytes == GGUF_MAGIC:
-        return gguf.read
-    return llama2c_checkpoint.read if first_bytes in torch_file.FIRST_BYTES else llama2c.read
+        return "gguf"
+    return "llama2c_checkpoint" if first_bytes in (ZIP_MAGIC, OLD_TORCH_MAGIC) else "llama2c"
 
 
 def _with_tokenizer(model: Model, tokenizer: Tokenizer) -> Model:

@@ -16,6 +16,7 @@ import numpy as np
 from llamita.config import ModelConfig
 from llamita.errors import ModelFileError
 from llamita.files import read_file
+from llamita.formats.file_names import CONFIG_NAME, INDEX_NAME, TORCH_INDEX_NAME, TORCH_WEIGHTS_NAME, WEIGHTS_NAME
 from llamita.formats.huggingface_config import parse_config
 from llamita.formats.huggingface_extras import read_chat_template, read_stop_ids
 from llamita.formats.json_text import MAX_TEXT_BYTES, parse_object, shown
@@ -24,11 +25,6 @@ from llamita.formats.tied_head import have_same_bits
 from llamita.formats.torch_file import read_weights
 from llamita.model import Model, tensor_shapes
 from llamita.quant import Tensor
-
-CONFIG_NAME = "config.json"
-GENERATION_NAME = "generation_config.json"
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
 
 
 class _Storage(NamedTuple):
@@ -41,9 +37,8 @@ class _Storage(NamedTuple):
 
 _STORAGES = (  # the first that is there counts, as in transformers
     _Storage(WEIGHTS_NAME, INDEX_NAME, read_tensors),
-    _Storage("pytorch_model.bin", "pytorch_model.bin.index.json", read_weights),
+    _Storage(TORCH_WEIGHTS_NAME, TORCH_INDEX_NAME, read_weights),
 )
-MAIN_NAMES = (CONFIG_NAME, *(name for storage in _STORAGES for name in storage[:2]))
 
 _NAMES = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
 _LAYER_NAMES = {

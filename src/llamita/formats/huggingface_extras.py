@@ -12,6 +12,7 @@ from typing import Any
 
 from llamita.errors import ModelFileError
 from llamita.files import read_file
+from llamita.formats.file_names import CONFIG_NAME, GENERATION_NAME
 from llamita.formats.json_text import MAX_TEXT_BYTES, parse_object, shown
 
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
@@ -60,7 +61,7 @@ def read_chat_template(folder: str | PathLike[str]) -> str:
 
 def read_stop_ids(folder: str | PathLike[str], vocab_size: int) -> tuple[int, ...]:
     """Read the ids that end a text: those of generation_config.json, else of config.json. Raises ModelFileError."""
-    for name in ("generation_config.json", "config.json"):
+    for name in (GENERATION_NAME, CONFIG_NAME):
         path = Path(folder) / name
         value = _read_object(path).get("eos_token_id")
         if value is None:

@@ -16,11 +16,8 @@ import numpy as np
 
 from llamita.errors import ModelFileError
 from llamita.files import atomic_file, atomic_folder, read_file
+from llamita.formats.file_names import CONFIG_NAME, GENERATION_NAME, INDEX_NAME, WEIGHTS_NAME
 from llamita.formats.huggingface import (
-    CONFIG_NAME,
-    GENERATION_NAME,
-    INDEX_NAME,
-    WEIGHTS_NAME,
     huggingface_name,
     rotated_heads,
     weight_paths,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llamita.errors import ModelFileError
 from llamita.files import read_file
+from llamita.formats.file_names import PARAMS_NAME
 from llamita.formats.joined_tensor import JoinedTensor
 from llamita.formats.json_text import parse_object, shown
 from llamita.formats.meta_weights import Params, build_model
@@ -17,7 +18,6 @@ from llamita.formats.torch_file import read_weights
 from llamita.model import Model
 from llamita.quant import Tensor
 
-CONFIG_NAME = "params.json"
 _SPLIT_ALONG_COLUMNS = (".attention.wo.weight", ".feed_forward.w2.weight")
 _MAX_CONFIG_BYTES = 1 << 16
 _MAX_FILES = 64
@@ -29,7 +29,7 @@ def read(folder: str | PathLike[str]) -> Model:
     Raises ModelFileError for anything but a Llama whose tensors are all there, and nothing else is.
     """
     folder = Path(folder)
-    config_path = folder / CONFIG_NAME
+    config_path = folder / PARAMS_NAME
     params = Params(parse_object(read_file(config_path, _MAX_CONFIG_BYTES), config_path), config_path)
     width = params.count("dim", "width")
     shards = [read_weights(path) for path in weight_paths(folder)]

@@ -13,9 +13,9 @@ from os import PathLike
 from typing import NamedTuple
 
 from llamita.errors import ModelFileError
+from llamita.formats.file_names import ZIP_MAGIC
 from llamita.formats.json_text import shown
 
-MAGIC = b"PK\3\4"
 MAX_MEMBERS = 10_000  # one for each tensor
 _MAX_EXTRA_BYTES = 128  # of an entry: 28 for 64-bit numbers, up to 68 to align the content
 
@@ -48,7 +48,7 @@ class _Entry(NamedTuple):
 
 def read_members(path: str | PathLike[str], data: mmap.mmap) -> dict[str, Member]:
     """Find the members of a zip file's content by name, in file order; path is for messages. Raises ModelFileError."""
-    if data[:4] != MAGIC:
+    if data[:4] != ZIP_MAGIC:
         raise ModelFileError(path, "content", f"first bytes {data[:4].hex()}", "a zip file as torch.save writes it")
     begin, end, n_entries = _directory(path, data)
     members: dict[str, Member] = {}
@@ -161,6 +161,6 @@ def _member(path: str | PathLike[str], data: mmap.mmap, entry: _Entry) -> Member
     begin = entry.begin + _LOCAL.size
     if begin <= len(data):
         magic, _, _, method, *_, n_name, n_extra = _LOCAL.unpack_from(data, entry.begin)
-        if magic == MAGIC and method == 0 and data[begin : begin + n_name] == entry.name.encode():
+        if magic == ZIP_MAGIC and method == 0 and data[begin : begin + n_name] == entry.name.encode():
             return Member(begin + n_name + n_extra, entry.n_bytes, entry.crc32)
     raise ModelFileError(path, f"zip member {shown(entry.name)}", "another header", "its own", "the file is damaged")

@@ -13,9 +13,10 @@ import numpy as np
 
 from llamita.errors import ModelFileError
 from llamita.files import map_file
+from llamita.formats.file_names import OLD_TORCH_MAGIC
 from llamita.formats.inert_pickle import Call, MoreThanDataError, Name, PickleError, read_pickle
 from llamita.formats.json_text import shown
-from llamita.formats.stored_zip import MAGIC, Member, read_member, read_members
+from llamita.formats.stored_zip import Member, read_member, read_members
 from llamita.quant import Tensor
 
 # torch's name of a storage's type -> the dtype of Tensor, "" for what weights cannot be, and bytes of one number
@@ -38,8 +39,6 @@ _MAX_PICKLE_BYTES = 2 << 20  # of ten thousand tensors; one wide character makes
 _MAX_AXES = 8
 _MAX_COUNT = 1 << 48
 SAVE_AGAIN = "save the weights alone with torch.save(model.state_dict(), NAME)"
-_OLD_MAGIC = b"\x80\x02\x8a\x0a"  # how files of torch before 1.6 begin
-FIRST_BYTES = (MAGIC, _OLD_MAGIC)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class TorchFile:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = path
         self._mapping = map_file(path)
-        if self._mapping[:4] == _OLD_MAGIC:
+        if self._mapping[:4] == OLD_TORCH_MAGIC:
             raise ModelFileError(path, "content", "a file of torch before 1.6", "the newer form", "load and save it with torch")
         members = read_members(path, self._mapping)
         name = _pickle_name(path, members)
