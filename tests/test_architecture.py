@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "simd": {"cache"},
     "model": {"config", "quant", "tokenizer"},
     "formats": {"cache", "files", "model", "config", "quant", "tokenizer"},
-    "engine": {"processor", "model", "config", "quant", "simd"},
+    "engine": {"files", "processor", "model", "config", "quant", "simd"},
     "language_model": {"engine", "formats", "tokenizer", "model", "config"},
     "conversation": {"language_model", "engine", "tokenizer"},
     "transcript": {"files", "formats", "tokenizer"},

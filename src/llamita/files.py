@@ -56,7 +56,7 @@ def drop_pages(array: "np.ndarray") -> None:
 
     Arrays that are no views of a mapped file stay as they are, and so do all where the system has no such call.
     """
-    mapping = _mapping_of(array)
+    mapping = mapping_of(array)
     if mapping is None or array.nbytes == 0 or not hasattr(mmap, "MADV_DONTNEED"):
         return
     import numpy as np
@@ -79,7 +79,7 @@ def start_writing_back(file: BinaryIO, n_bytes: int) -> None:
         os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)  # dirty pages are not dropped, but written
 
 
-def _mapping_of(array: "np.ndarray") -> mmap.mmap | None:
+def mapping_of(array: "np.ndarray") -> mmap.mmap | None:
     """The mapped file that an array is a view of, or None."""
     import numpy as np
 

