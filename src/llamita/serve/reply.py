@@ -39,6 +39,10 @@ class Reply(ABC):
         self._answers = Answers(model.scheduler, jobs)
 
     @abstractmethod
+    def whole(self) -> dict[str, Any]:
+        """The body of an answer that is no stream."""
+
+    @abstractmethod
     def first_chunks(self) -> list[dict[str, Any]]:
         """Choices of the events with which a stream begins."""
 

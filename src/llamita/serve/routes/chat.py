@@ -1,9 +1,6 @@
 """POST /v1/chat/completions: answer the last of some messages."""
 
-import asyncio
-
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
 
 from llamita.serve.chat_reply import ChatReply, wants_logprobs
 from llamita.serve.errors import bad_request
@@ -11,7 +8,7 @@ from llamita.serve.job import Job
 from llamita.serve.jobs import jobs_of, room_for
 from llamita.serve.requests import ChatRequest
 from llamita.serve.responses import ChatResponse
-from llamita.serve.routes.common import generation_responses, new_router, service_of
+from llamita.serve.routes.common import generation, generation_responses, new_router
 from llamita.serve.served_model import ServedModel
 
 router = new_router()
@@ -20,14 +17,7 @@ router = new_router()
 @router.post("/chat/completions", response_model=ChatResponse, responses=generation_responses("The answers"))
 async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
     """Answer a chat."""
-    service = service_of(request)
-    model = service.model_for(body.model)
-    jobs = await asyncio.to_thread(plan, body, model)
-    reply = ChatReply(body, model, service.metrics, jobs)
-    if body.stream:
-        return reply.stream()
-    await reply.collect(request.receive)
-    return JSONResponse(reply.whole())
+    return await generation(request, body, plan, ChatReply)
 
 
 def plan(body: ChatRequest, model: ServedModel) -> list[Job]:

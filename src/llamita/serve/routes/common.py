@@ -1,12 +1,22 @@
-"""What every route needs: the service behind it, and how errors stand in the schema."""
+"""What every route needs: the service behind it, how errors stand in the schema, and how texts are made and sent."""
 
-from typing import Any
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from llamita.serve.body import StrictRoute
 from llamita.serve.errors import ErrorResponse
+from llamita.serve.job import Job
+from llamita.serve.metrics import Metrics
+from llamita.serve.reply import Reply
+from llamita.serve.requests import ChatRequest, CompletionRequest
+from llamita.serve.served_model import ServedModel
 from llamita.serve.service import Service
+
+_Body = TypeVar("_Body", ChatRequest, CompletionRequest)
 
 _MEANINGS = {
     400: "The request is wrong, or does not fit the context.",
@@ -25,6 +35,23 @@ _MEANINGS = {
 def service_of(request: Request) -> Service:
     """The service that the application was made for."""
     return request.app.state.service
+
+
+async def generation(
+    request: Request,
+    body: _Body,
+    plan: Callable[[_Body, ServedModel], list[Job]],
+    reply_to: Callable[[_Body, ServedModel, Metrics, Sequence[Job]], Reply],
+) -> Response:
+    """The answer to a request for text, whole or as a stream, from the jobs that plan makes of it; raises ApiError."""
+    service = service_of(request)
+    model = service.model_for(body.model)
+    jobs = await asyncio.to_thread(plan, body, model)
+    reply = reply_to(body, model, service.metrics, jobs)
+    if body.stream:
+        return reply.stream()
+    await reply.collect(request.receive)
+    return JSONResponse(reply.whole())
 
 
 def new_router() -> APIRouter:

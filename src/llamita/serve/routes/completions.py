@@ -1,9 +1,6 @@
 """POST /v1/completions: go on with texts, or with ids; and with echo and logprobs: tell how likely each token of a text was."""
 
-import asyncio
-
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
 
 from llamita.serve.completion_reply import CompletionReply
 from llamita.serve.errors import bad_request
@@ -11,7 +8,7 @@ from llamita.serve.job import Job
 from llamita.serve.jobs import jobs_of, room_for
 from llamita.serve.requests import CompletionRequest
 from llamita.serve.responses import CompletionResponse
-from llamita.serve.routes.common import generation_responses, new_router, service_of
+from llamita.serve.routes.common import generation, generation_responses, new_router
 from llamita.serve.served_model import ServedModel
 
 DEFAULT_TOKENS = 16  # OpenAI's
@@ -22,14 +19,7 @@ router = new_router()
 @router.post("/completions", response_model=CompletionResponse, responses=generation_responses("The texts"))
 async def create_completion(body: CompletionRequest, request: Request) -> Response:
     """Continue one or more texts."""
-    service = service_of(request)
-    model = service.model_for(body.model)
-    jobs = await asyncio.to_thread(plan, body, model)
-    reply = CompletionReply(body, model, service.metrics, jobs)
-    if body.stream:
-        return reply.stream()
-    await reply.collect(request.receive)
-    return JSONResponse(reply.whole())
+    return await generation(request, body, plan, CompletionReply)
 
 
 def plan(body: CompletionRequest, model: ServedModel) -> list[Job]:
