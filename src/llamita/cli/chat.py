@@ -8,6 +8,7 @@ import click
 
 from llamita.cli import debug_option
 from llamita.cli.sampling_options import as_text, engine_options, further_sampling_options, sampling_of, sampling_options
+from llamita.cli.template_option import template_option, template_source
 
 if TYPE_CHECKING:
     from llamita.conversation import Conversation
@@ -23,12 +24,7 @@ TEMPERATURE = 0.7  # lower than that of stories: an answer may be right or wrong
 @sampling_options(temperature=TEMPERATURE, what="answers")
 @click.option("-n", "--tokens", type=click.IntRange(min=0), default=0, help="Tokens of an answer at most; 0: all that fit.")
 @click.option("-z", "--tokenizer", metavar="PATH", default=None, help="tokenizer.bin, .model or .json; else the model's own.")
-@click.option(
-    "--template",
-    metavar="NAME|PATH",
-    default="",
-    help="The chat template: llama2, llama3, chatml, zephyr, story, or a file of Jinja; else the model's own.",
-)
+@template_option("The")
 @click.option(
     "--at-limit",
     type=click.Choice(["stop", "drop"]),
@@ -49,7 +45,6 @@ def command(model: str, prompt: str | None, system: str, tokens: int, template: 
         llamita chat smollm2 -t 0 < questions.txt > answers.txt
     """
     from llamita.cli.chat_session import Session
-    from llamita.cli.serve import template_source
     from llamita.conversation import Conversation
     from llamita.language_model import load
 

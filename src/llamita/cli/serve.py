@@ -8,6 +8,7 @@ import click
 
 from llamita.cli import debug_option
 from llamita.cli.sampling_options import engine_options
+from llamita.cli.template_option import template_option, template_source
 
 if TYPE_CHECKING:
     from llamita.serve.served_model import ServedModel
@@ -28,12 +29,7 @@ if TYPE_CHECKING:
 @click.option("--alias", metavar="NAME", default=None, help="What clients call the model; else as MODEL is called.")
 @click.option("--strict-model", is_flag=True, help="Refuse requests that call the model by another name.")
 @click.option("-z", "--tokenizer", metavar="PATH", default=None, help="Its tokenizer; else the one beside the model.")
-@click.option(
-    "--template",
-    metavar="NAME|PATH",
-    default="",
-    help="Its chat template: llama2, llama3, chatml, zephyr, story, or a file of Jinja; else the model's own.",
-)
+@template_option("Its")
 @click.option("--slots", type=click.IntRange(1, 256), default=8, help="Texts that are written at once.")
 @click.option("--max-queue", type=click.IntRange(0), default=64, help="Texts that may wait; more are refused with 429.")
 @click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), default=30.0, help="What answers get to end in.")
@@ -100,14 +96,3 @@ def name_of(model: str) -> str:
     """What clients call a model that has no alias: a file without its ending, a folder or a bundled model as it is called."""
     path = Path(model)
     return (path.stem if path.is_file() else path.name) or "model"
-
-
-def template_source(template: str) -> str:
-    """The name of a template, or the content of a file."""
-    from llamita.files import read_file
-    from llamita.tokenizer.jinja_template import MAX_CHARACTERS
-    from llamita.tokenizer.named_templates import TEMPLATES
-
-    if not template or template in TEMPLATES:
-        return template
-    return read_file(template, 4 * MAX_CHARACTERS).decode("utf-8", errors="replace")
