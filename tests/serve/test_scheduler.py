@@ -15,6 +15,7 @@ from llamita.language_model import LanguageModel
 from llamita.model import Model, random_model
 from llamita.serve.job import Finish, Reason
 from llamita.serve.scheduler import MOST_FAILURES, Scheduler
+from reference import log_softmax
 from serve.asking import Heard, endless, job_of, wait_until
 
 CONTEXT = 128
@@ -40,11 +41,6 @@ def fresh(long_model: Model) -> Iterator[Scheduler]:
     """One that a test may end; endless jobs last a second."""
     with Scheduler(long_model, n_threads=1, n_slots=2, max_queue=2) as scheduler:
         yield scheduler
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------

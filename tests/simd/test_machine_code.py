@@ -1,8 +1,9 @@
 """Kernels as C functions, and the cache of their machine code: its folder, damaged files, and what its key depends on."""
 
+from llamita.cache import cache_folder
 from llamita.simd import machine_code
 from llamita.simd.kernel import kernel
-from llamita.simd.machine_code import cache_folder, cache_key, load_kernel, read_object, write_object
+from llamita.simd.machine_code import cache_key, load_kernel, read_object, write_object
 
 
 @kernel

