@@ -20,6 +20,7 @@ import torch
 
 from llamita.config import ModelConfig
 from llamita.data.shards import Dataset, open_dataset
+from llamita.formats.meta_weights import meta_name
 from llamita.train.batches import Batches
 from llamita.train.config import Recipe, TrainConfig
 from llamita.train.evaluate import evaluate
@@ -28,17 +29,6 @@ from llamita.train.schedule import learning_rate
 from llamita.train.update import Updater
 from llamita.train.world import World, open_world
 
-THEIR_NAMES = {
-    "attention_norm": "attention_norm",
-    "attention.query": "attention.wq",
-    "attention.key": "attention.wk",
-    "attention.value": "attention.wv",
-    "attention.output": "attention.wo",
-    "mlp_norm": "ffn_norm",
-    "mlp.gate": "feed_forward.w1",
-    "mlp.down": "feed_forward.w2",
-    "mlp.up": "feed_forward.w3",
-}
 Curve = list[tuple[int, float]]  # tokens seen, validation loss
 
 
@@ -88,11 +78,7 @@ def copy_weights(theirs: torch.nn.Module, ours: Llama) -> None:
     state = theirs.state_dict()
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
-            if name.startswith("layers."):
-                _, number, rest = name.split(".", 2)
-                parameter.copy_(state[f"layers.{number}.{THEIR_NAMES[rest]}.weight"])
-            else:
-                parameter.copy_(state[{"embedding": "tok_embeddings.weight", "norm": "norm.weight"}[name]])
+            parameter.copy_(state[meta_name(name)])
 
 
 def measured(

@@ -18,10 +18,11 @@ from pathlib import Path
 from llamita.bench.protocol import Protocol
 from llamita.bench.subject import PROMPT, Subject
 from llamita.errors import LlamitaError, SettingError, one_line
+from llamita.quant import FLOAT_DTYPES, QUANTIZED_DTYPES
 
 LLAMA2C_TOKENS = 200  # after which llama2.c has found its speed
 TIME_LIMIT_SECONDS = 900.0
-ALL_DTYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1")
+ALL_DTYPES = (*FLOAT_DTYPES, *QUANTIZED_DTYPES)
 
 
 class PeerFailure(LlamitaError):
