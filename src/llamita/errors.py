@@ -75,6 +75,10 @@ class TrainingError(LlamitaError):
     """A training run that cannot go on: its loss is no number, or nothing can be saved."""
 
 
+class DivergedError(TrainingError):
+    """A training run whose loss or gradient is no finite number any more."""
+
+
 def one_line(text: str) -> str:
     """Escape line ends and other control characters, which may come from a hostile file."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -16,7 +16,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from llamita.data.shards import Dataset
-from llamita.errors import LlamitaError, TrainingError
+from llamita.errors import DivergedError, LlamitaError, TrainingError
 from llamita.formats import huggingface
 from llamita.model import Model
 from llamita.quant import Tensor
@@ -69,7 +69,8 @@ class Trainer:
     def run(self) -> int | None:
         """Train to the last step or to a signal, whose number is returned; every way out but an error leaves a checkpoint.
 
-        Raises TrainingError when loss or gradients are not finite and the recipe says stop, or nothing could be saved.
+        Raises DivergedError when loss or gradients are not finite and the recipe says stop, TrainingError when nothing could be
+        saved.
         """
         with StopWish() as wish, _no_collection():
             self.updater.make_ready(self.recorder.note)
@@ -107,7 +108,7 @@ class Trainer:
         self._skipped_in_a_row += 1
         what = f"step {self.step + 1}: loss {result.loss}, gradient {result.gradient_norm}"
         if self.config.on_nonfinite == "stop" or self._skipped_in_a_row > MOST_SKIPPED_IN_A_ROW:
-            raise TrainingError(
+            raise DivergedError(
                 f"{what}: not finite; checkpoints up to the last save are in {self.folder / CHECKPOINTS}. Try a lower "
                 f"--learning-rate than {self.config.learning_rate:g}, or --on-nonfinite skip"
             )

@@ -101,15 +101,15 @@ class Updater:
             self._loss(ids, ids).backward()
         self._forget_gradients()
 
-    def run(self, step: int) -> UpdateResult:
-        """Make the update after `step` updates."""
+    def run(self, step: int, rate: float | None = None) -> UpdateResult:
+        """Make the update after `step` updates, at the schedule's learning rate or at another."""
         started = time.perf_counter()
         torch.manual_seed(hash_of(self.config.seed, step, self.world.rank))
         self.network.train()
         loss, data_seconds = self._gradients(step)
         norm = self._clip()
         finite = math.isfinite(loss) and math.isfinite(norm)
-        rate = learning_rate(self.config, step)
+        rate = learning_rate(self.config, step) if rate is None else rate
         if finite or self.scaler is not None:
             self.optimizers.step(rate, self.scaler)
         if self.scaler is not None:
