@@ -4,7 +4,9 @@ A Tensor is what a file holds, usually a view of the mapped file; the engine pac
 `dequantize` as the truth. Knows no file layout and no model. Source of q4_0 and q4_1: ggml's quantize_row_q4_0_ref, _q4_1_ref.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -51,9 +53,18 @@ class Tensor:
         """Bytes of the stored numbers, scales included."""
         return sum(part.nbytes for part in (self.data, self.scales, self.offsets) if part is not None)
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether `rows` gives any rows: not of a view in another order."""
+        return self.data.shape[:1] == self.shape[:1]
+
+    def loaded(self) -> "Tensor":
+        """The tensor with numbers that lie somewhere: itself, unless they are computed whenever somebody asks."""
+        return self
+
     def rows(self, first: int, last: int) -> "Tensor":
         """The rows first to last - 1 of a matrix, a view: tensors of any size are converted piece by piece."""
-        if self.data.shape[:1] != self.shape[:1]:
+        if not self.has_rows:
             raise ValueError("rows of a view in another order have no slices")
         shape = (len(range(*slice(first, last).indices(self.shape[0]))), *self.shape[1:])
         parts = (None if part is None else part[first:last] for part in (self.scales, self.offsets))
@@ -87,6 +98,75 @@ class Tensor:
         assert self.dtype == "q4_1", self.dtype
         assert self.offsets is not None
         return (halves * scales + self.offsets.astype(np.float32)[..., None]).reshape(self.shape)
+
+
+class ComputedTensor(Tensor):
+    """A matrix whose float32 rows are computed when they are asked for, such as W + B A; nothing of it is kept.
+
+    dtype, group: what `loaded` makes of it, for the engine; writers convert the float32 rows to their own dtype. Whoever
+    touches data, scales or offsets gets those of `loaded`, which stay in memory then.
+    """
+
+    compute: Callable[[int, int], np.ndarray]  # first, last -> float32 (last - first, columns)
+
+    @classmethod
+    def of(
+        cls, dtype: str, shape: tuple[int, ...], compute: Callable[[int, int], np.ndarray], group: int = 1
+    ) -> "ComputedTensor":
+        """A matrix of this shape."""
+        tensor = cls.__new__(cls)
+        tensor.__dict__.update(dtype=dtype, shape=shape, compute=compute, _group=group)
+        return tensor
+
+    @property
+    def group(self) -> int:
+        """Weights that share a scale once it is loaded."""
+        return self.__dict__["_group"]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the numbers once it is loaded."""
+        n_weights = self.shape[0] * self.shape[1]
+        return (
+            n_weights + 4 * n_weights // self.group if self.dtype == "q8_0" else n_weights * (4 if self.dtype == "f32" else 2)
+        )
+
+    @property
+    def has_rows(self) -> bool:
+        """Rows are what it is made of."""
+        return True
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """The rows first to last - 1, as float32."""
+        return Tensor.from_array(self.compute(*slice(first, last).indices(self.shape[0])[:2]))
+
+    def loaded(self) -> Tensor:
+        """The tensor in memory."""
+        starts = range(0, self.shape[0], _ROWS_AT_ONCE)
+        return _joined([convert(self.rows(start, start + _ROWS_AT_ONCE), self.dtype, self.group) for start in starts])
+
+    def dequantize(self) -> np.ndarray:
+        """All of it as float32, before any rounding."""
+        return self.compute(0, self.shape[0])
+
+    @cached_property
+    def _kept(self) -> Tensor:
+        return self.loaded()
+
+    @property
+    def data(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See the class."""
+        return self._kept.data
+
+    @property
+    def scales(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See the class."""
+        return self._kept.scales
+
+    @property
+    def offsets(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See the class."""
+        return self._kept.offsets
 
 
 def quantize_q8_0(weights: np.ndarray, group: int) -> Tensor:
@@ -169,8 +249,9 @@ def convert(tensor: Tensor, dtype: str, group: int = 64) -> Tensor:
     """
     if tensor.dtype == dtype and (dtype != "q8_0" or tensor.group == group):
         return tensor
-    if dtype in QUANTIZED_DTYPES and tensor.data.shape[:1] == tensor.shape[:1] and tensor.shape[0] > _ROWS_AT_ONCE:
-        return _convert_by_pieces(tensor, dtype, group)
+    if dtype in QUANTIZED_DTYPES and tensor.has_rows and tensor.shape[0] > _ROWS_AT_ONCE:
+        starts = range(0, tensor.shape[0], _ROWS_AT_ONCE)  # what lies between stays in the cache, and takes little memory
+        return _joined([convert(tensor.rows(start, start + _ROWS_AT_ONCE), dtype, group) for start in starts])
     weights = tensor.dequantize()
     if dtype == "f32":
         return Tensor("f32", tensor.shape, weights)
@@ -187,14 +268,13 @@ def convert(tensor: Tensor, dtype: str, group: int = 64) -> Tensor:
     raise ValueError(f"unknown dtype {dtype}")
 
 
-def _convert_by_pieces(tensor: Tensor, dtype: str, group: int) -> Tensor:
-    """convert, some rows at a time: what lies between stays in the cache, and takes little memory."""
-    starts = range(0, tensor.shape[0], _ROWS_AT_ONCE)
-    pieces = [convert(tensor.rows(start, start + _ROWS_AT_ONCE), dtype, group) for start in starts]
+def _joined(pieces: list[Tensor]) -> Tensor:
+    """One tensor of pieces of one dtype, one below the other."""
 
     def joined(name: str) -> np.ndarray | None:
         parts = [getattr(piece, name) for piece in pieces]
         return None if parts[0] is None else np.concatenate(parts)
 
+    shape = (sum(piece.shape[0] for piece in pieces), *pieces[0].shape[1:])
     data = np.concatenate([piece.data for piece in pieces])
-    return Tensor(dtype, tensor.shape, data, joined("scales"), joined("offsets"))
+    return Tensor(pieces[0].dtype, shape, data, joined("scales"), joined("offsets"))

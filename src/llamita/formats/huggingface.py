@@ -73,7 +73,7 @@ def read(folder: str | PathLike[str]) -> Model:
         if tensor.shape != shape:
             raise ModelFileError(folder, f"shape of {stored_name}", tensor.shape, f"{shape} as config.json says")
         n_heads = rotated_heads(config, name)
-        tensors[name] = replace(tensor, data=_to_neighbours(tensor.data, n_heads)) if n_heads else tensor
+        tensors[name] = replace(tensor, data=to_neighbours(tensor.data, n_heads)) if n_heads else tensor
     if stored:
         raise ModelFileError(folder, "tensors", shown(min(stored)), "only those of a Llama without biases")
     return Model(
@@ -122,7 +122,7 @@ def rotated_heads(config: ModelConfig, name: str) -> int:
     return {"attention.query": config.n_heads, "attention.key": config.n_kv_heads}.get(name.split(".", 2)[-1], 0)
 
 
-def _to_neighbours(rows: np.ndarray, n_heads: int) -> np.ndarray:
+def to_neighbours(rows: np.ndarray, n_heads: int) -> np.ndarray:
     """View rows (heads * K, D) of Hugging Face's order in the canonical one: (heads, K/2, 2, D)."""
     return rows.reshape(n_heads, 2, len(rows) // n_heads // 2, -1).swapaxes(1, 2)
 

@@ -91,14 +91,14 @@ def _write_weights(model: Model, path: Path, dtype: str, progress: Progress | No
         head_size = model.config.head_size if rotated_heads(model.config, name) else 0
         try:
             for piece in pieces(model.tensors[name], dtype, unit=head_size or 1):
-                yield _to_halves(piece.data, head_size) if head_size else piece.data
+                yield to_halves(piece.data, head_size) if head_size else piece.data
         except OverflowError as error:
             raise ModelFileError(path, stored_name, error, "less than 65520", "write bf16 or f32") from None
 
     write_streamed(path, {stored: (code, shapes[name]) for stored, name in names.items()}, load, progress=progress)
 
 
-def _to_halves(rows: np.ndarray, head_size: int) -> np.ndarray:
+def to_halves(rows: np.ndarray, head_size: int) -> np.ndarray:
     """View canonical rows of whole heads (heads * K, D) in Hugging Face's order: (heads, 2, K/2, D)."""
     return rows.reshape(-1, head_size // 2, 2, rows.shape[-1]).swapaxes(1, 2)
 

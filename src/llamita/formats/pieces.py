@@ -29,12 +29,11 @@ def pieces(tensor: Tensor, dtype: str, group: int = 64, unit: int = 1) -> Iterat
     OverflowError for a number too large for f16.
     """
     n_rows, *columns = tensor.shape
-    if not isinstance(tensor, JoinedTensor):
-        unit = max(unit, n_rows // len(tensor.data))
+    unit = max(unit, head_rows(tensor))
     n_at_once = max(1, WEIGHTS_AT_ONCE // (unit * (columns[0] if columns else 1))) * unit
 
     def made(first: int) -> tuple[Tensor, Tensor]:
-        piece = _rows(tensor, first, min(first + n_at_once, n_rows))
+        piece = whole_rows(tensor, first, min(first + n_at_once, n_rows))
         return piece, _converted(piece, dtype, group)
 
     for piece, converted in _one_ahead(made, range(0, n_rows, n_at_once)):
@@ -88,9 +87,14 @@ def _float_table(stored: str, dtype: str) -> np.ndarray:
         return convert(Tensor(stored, every.shape, every), dtype).data
 
 
-def _rows(tensor: Tensor, first: int, last: int) -> Tensor:
-    """The rows first to last - 1; of a view in another order, which is one of heads, they must be those of whole heads."""
-    if isinstance(tensor, JoinedTensor) or len(tensor.data) == tensor.shape[0]:
+def head_rows(tensor: Tensor) -> int:
+    """How many rows must be taken together: those of a head where the data are a view in another order, else 1."""
+    return 1 if isinstance(tensor, JoinedTensor) or tensor.has_rows else tensor.shape[0] // len(tensor.data)
+
+
+def whole_rows(tensor: Tensor, first: int, last: int) -> Tensor:
+    """The rows first to last - 1; both must be multiples of head_rows."""
+    unit = head_rows(tensor)
+    if unit == 1:
         return tensor.rows(first, last)
-    unit = tensor.shape[0] // len(tensor.data)
     return Tensor(tensor.dtype, (last - first, *tensor.shape[1:]), tensor.data[first // unit : last // unit])
