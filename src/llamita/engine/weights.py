@@ -14,7 +14,7 @@ from llamita.engine.memory import address_of, aligned
 from llamita.engine.state import FIRST_PANELS, KIND_OF_DTYPE, MATRIX, PANELS_OF_ROWS
 from llamita.files import drop_pages
 from llamita.model import LAYER_MATRICES, Model
-from llamita.quant import GGML_DTYPES, Q4_GROUP, Tensor, convert
+from llamita.quant import FLOAT_DTYPES, GGML_DTYPES, Q4_GROUP, Tensor, convert
 from llamita.simd.isa import LANES, current_isa, is_blocked
 
 HALF_TOP = 14  # the largest scale of a matrix is brought to 2**13 .. 2**14, well inside float16
@@ -42,8 +42,9 @@ def describe(tensor: Tensor) -> np.ndarray:
 def dense_rows(tensor: Tensor) -> Tensor:
     """The tensor itself where kernels can read it in place: rows of dense numbers in this machine's order; otherwise a copy.
 
-    Rows that the file has in another order are copied, and its pages given back.
+    Rows that the file has in another order are copied, and its pages given back; rows that are computed, computed.
     """
+    tensor = tensor.loaded()
     if tensor.dtype in GGML_DTYPES:
         converted = convert(tensor, "q8_0", Q4_GROUP)
         drop_pages(tensor.data)
@@ -151,7 +152,7 @@ class Weights:
 
 def is_quantized(tensor: Tensor) -> bool:
     """Whether a tensor is packed in panels."""
-    return tensor.scales is not None or tensor.dtype in GGML_DTYPES
+    return tensor.dtype not in FLOAT_DTYPES
 
 
 def padded(n: int) -> int:

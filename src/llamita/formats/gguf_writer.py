@@ -21,7 +21,7 @@ from llamita.formats.gguf_file import padded, serialize_header, tensor_bytes
 from llamita.formats.gguf_types import ARCHITECTURE, BLOCKS, NUMBER_CODES, TENSOR_TYPES_BY_NAME, TensorType
 from llamita.formats.pieces import Progress, pieces, write_array
 from llamita.model import Model, tensor_shapes
-from llamita.quant import Tensor
+from llamita.quant import ComputedTensor, Tensor
 from llamita.tokenizer import Tokenizer
 
 FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "bf16": 32}  # dtype -> general.file_type
@@ -106,7 +106,8 @@ def _encoded(tensor: Tensor, kind: TensorType, path: str | PathLike[str], name: 
         except OverflowError as error:
             raise ModelFileError(path, name, error, "less than 65520", "write bf16 or f32") from None
         return
-    for piece in pieces(tensor, tensor.dtype, tensor.group):
+    dtype = "f32" if isinstance(tensor, ComputedTensor) else tensor.dtype  # rounded once
+    for piece in pieces(tensor, dtype, tensor.group):
         is_copy = piece.dtype == kind.name and piece.group % kind.weights == 0
         blocks = _copied(piece, kind) if is_copy else _quantized(piece, kind)
         if not np.isfinite(blocks["scales"]).all():
