@@ -12,7 +12,7 @@ import numpy as np
 
 from llamita.config import ModelConfig
 from llamita.errors import ModelError
-from llamita.quant import Tensor, convert, fitting_dtype
+from llamita.quant import GGML_DTYPES, Tensor, convert, fitting_dtype
 
 LAYER_MATRICES = ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.gate", "mlp.up", "mlp.down")
 
@@ -137,6 +137,39 @@ def random_model(config: ModelConfig, dtype: str = "f32", group: int = 64, seed:
         weights = rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
         tensors[name] = convert(Tensor.from_array(weights), fitting_dtype(dtype, shape[1]), group)
     return Model(config, tensors, name=f"random {dtype}")
+
+
+def with_more_rows(model: Model, vocab_size: int, n_known: int = 0) -> Model:
+    """The model with rows for vocab_size tokens, and without its tokenizer, which has other tokens now.
+
+    Rows from n_known on (0: those that are added) are the mean of the rows before them: a token that nobody knows yet is as
+    likely as an average one (the mean resizing of transformers). Other rows keep their bits. Raises ModelError for fewer rows
+    than there are.
+    """
+    n_rows = model.config.vocab_size
+    n_known = n_known or n_rows
+    if not 0 < n_known <= n_rows <= vocab_size:
+        raise ModelError(f"{model.name}: vocabulary: found {n_rows} rows, {n_known} known, expected at most {vocab_size}")
+    names = ["embedding"] if model.config.tied_embedding else ["embedding", "head"]
+    grown = {name: _with_mean_rows(model.tensors[name], n_known, vocab_size) for name in names}
+    config = replace(model.config, vocab_size=vocab_size)
+    return replace(model, config=config, tensors=model.tensors | grown, tokenizer=None)
+
+
+def _with_mean_rows(tensor: Tensor, n_known: int, n_rows: int) -> Tensor:
+    """The first n_known rows of a matrix (V, D), and their mean behind them, in the same dtype; float32 for GGML_DTYPES."""
+    if tensor.dtype in GGML_DTYPES:
+        tensor = convert(tensor, "f32")
+    known = tensor.rows(0, n_known)
+    mean = known.dequantize().mean(axis=0, dtype=np.float64).astype(np.float32)
+    added = convert(Tensor.from_array(np.tile(mean, (n_rows - n_known, 1))), tensor.dtype, tensor.group)
+
+    def joined(name: str) -> np.ndarray | None:
+        part = getattr(known, name)
+        return None if part is None else np.concatenate([part, getattr(added, name).astype(part.dtype)])
+
+    data = np.concatenate([known.data, added.data])
+    return Tensor(tensor.dtype, (n_rows, tensor.shape[1]), data, joined("scales"), joined("offsets"))
 
 
 def with_dtype(model: Model, dtype: str, group: int = 64) -> Model:

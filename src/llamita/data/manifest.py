@@ -5,9 +5,10 @@ Written last by prepare.py, so a folder with a manifest is complete; read first 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_origin
 
 from llamita.errors import DataError, one_line
 from llamita.files import atomic_file, read_file
@@ -15,7 +16,10 @@ from llamita.files import atomic_file, read_file
 FORMAT, VERSION = "llamita-tokens", 1
 MANIFEST_NAME = "manifest.json"
 _LIMIT_BYTES = 64 << 20
-_KINDS: dict[Any, Any] = {int: int, float: (int, float), str: str, dict[str, str]: dict}  # of a field -> of its JSON
+_DICTS = (dict[str, str], dict[str, int], dict[str, Any])
+# of a field -> of its JSON
+_KINDS: dict[Any, Any] = {int: int, float: (int, float), str: str} | dict.fromkeys(_DICTS, dict)
+_Facts = TypeVar("_Facts")
 
 
 @dataclass(frozen=True)
@@ -109,35 +113,43 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 def read_manifest(folder: Path) -> Manifest:
     """Read manifest.json of a folder; raise DataError or ModelFileError where it is missing, broken or of another version."""
+    facts = read_facts(folder, (FORMAT, VERSION), "a folder that `llamita prepare` has finished")
+    nested = {"train": Split, "validation": Split, "overlap": Overlap, "recipe": Recipe, "shards": Shard}
+    try:
+        return parse_facts(Manifest, facts, nested)
+    except (TypeError, KeyError, AttributeError) as error:
+        path = folder / MANIFEST_NAME
+        raise DataError(one_line(f"{path}: found wrong fields ({error}), expected a manifest of version {VERSION}")) from None
+
+
+def read_facts(folder: Path, kind: tuple[str, int], expected: str) -> dict[str, Any]:
+    """The values in manifest.json of a folder; raise DataError unless it is there and of this format and version."""
     path = folder / MANIFEST_NAME
     if not path.exists():
-        raise DataError(one_line(f"{folder}: found no {MANIFEST_NAME}, expected a folder that `llamita prepare` has finished"))
+        raise DataError(one_line(f"{folder}: found no {MANIFEST_NAME}, expected {expected}"))
     try:
         facts = json.loads(read_file(path, _LIMIT_BYTES))
     except (ValueError, RecursionError) as error:
         raise DataError(one_line(f"{path}: found broken JSON ({error}), expected a manifest")) from None
     found = (facts.get("format"), facts.get("version")) if isinstance(facts, dict) else type(facts).__name__
-    if found != (FORMAT, VERSION):
-        raise DataError(one_line(f"{path}: found {found}, expected {(FORMAT, VERSION)}; prepare the text again"))
-    try:
-        return _parse(Manifest, facts)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise DataError(one_line(f"{path}: found wrong fields ({error}), expected a manifest of version {VERSION}")) from None
+    if found != kind:
+        raise DataError(one_line(f"{path}: found {found}, expected {kind}; prepare it again"))
+    return facts
 
 
-def _parse(kind: Any, facts: Any) -> Any:
-    """A dataclass from plain values, its nested ones too; raise TypeError or KeyError where they do not fit."""
-    nested = {"train": Split, "validation": Split, "overlap": Overlap, "recipe": Recipe}
+def parse_facts(kind: type[_Facts], facts: Mapping[str, Any], nested: Mapping[str, type]) -> _Facts:
+    """A dataclass from plain values; raise TypeError or KeyError where they do not fit.
+
+    nested: the dataclasses of fields that hold one, or a list of such.
+    """
     values = {}
-    for item in fields(kind):
-        value = facts[item.name]
-        if item.name in nested:
-            value = _parse(nested[item.name], value)
-        elif item.name == "shards":
-            value = tuple(_parse(Shard, shard) for shard in value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        elif not isinstance(value, _KINDS[item.type]) or isinstance(value, bool):
+    for item in fields(kind):  # pyright: ignore[reportArgumentType]
+        value, inner = facts[item.name], nested.get(item.name)
+        if inner is not None and inner is item.type:
+            value = parse_facts(inner, value, nested)
+        elif get_origin(item.type) is tuple and isinstance(value, list):
+            value = tuple(parse_facts(inner, each, nested) if inner else each for each in value)
+        elif not isinstance(value, _KINDS.get(item.type, ())) or isinstance(value, bool):
             raise TypeError(f"{item.name} is {value!r}")
         values[item.name] = value
     return kind(**values)

@@ -1,6 +1,7 @@
 """Files and data sets of records (JSON lines, JSON, CSV, Parquet, the Hugging Face hub), as the texts of one of their columns.
 
-Each reader yields records one after the other, numbered from 1, and holds few of them. pyarrow and datasets are imported by
+Each reader yields records one after the other, numbered from 1, and holds few of them. Who reads JSON lines may go on behind a
+broken one. pyarrow and datasets are imported by
 those who need them. Knows nothing of plain text files.
 """
 
@@ -9,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any
+from typing import Any, BinaryIO
 
 from llamita.data.text_files import open_bytes, open_text
 from llamita.errors import DataError, one_line
@@ -20,6 +21,21 @@ _N_LOOKED_AT = 100  # records that tell which column holds the text
 _CHUNK = 1 << 20
 
 Record = tuple[int, object]
+OnBroken = Callable[[int, DataError], None]  # is told of the number and of what is wrong; may raise it
+
+
+def _stop(_: int, error: DataError) -> None:
+    raise error
+
+
+def read_records(name: str, kind: str, on_broken: OnBroken = _stop) -> Iterator[Record]:
+    """All records of a source, whole, each with its number. on_broken is told of broken lines of JSON lines.
+
+    Raises DataError, naming the record, for what is broken otherwise: nobody knows where the next one begins.
+    """
+    if kind == "jsonl":
+        return _read_json_lines(name, on_broken)
+    return _read_parquet(name, all_columns=True) if kind == "parquet" else iter(_READERS[kind](name))
 
 
 def read_texts(name: str, kind: str, field: str, note: Callable[[str], None]) -> Iterator[tuple[int, str]]:
@@ -72,20 +88,31 @@ def _columns(record: object) -> str:
     return f" (its columns: {', '.join(map(str, record))[:200]})" if isinstance(record, dict) else ""
 
 
-def _read_json_lines(name: str) -> Iterator[Record]:
+def _read_json_lines(name: str, on_broken: OnBroken = _stop) -> Iterator[Record]:
     with open_bytes(name) as file:
-        number = 0
-        while line := file.readline(LONGEST_RECORD):
-            number += 1
+        for number, line in _lines(file):
             try:
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if len(line) > LONGEST_RECORD:
+                    raise ValueError(f"more than {LONGEST_RECORD:,} bytes in a line")
                 if not line.isspace():
                     yield number, json.loads(line.decode("utf-8"))
             except UnicodeDecodeError as error:
-                raise DataError(one_line(f"{name}: line {number}, byte {error.start}: found no UTF-8, expected it")) from None
+                place = f"{name}: line {number}, byte {error.start}"
+                on_broken(number, DataError(one_line(f"{place}: found no UTF-8, expected it")))
             except (ValueError, RecursionError) as error:
-                raise DataError(one_line(f"{name}: line {number}: found broken JSON ({error}), expected a record")) from None
+                place = f"{name}: line {number}"
+                on_broken(number, DataError(one_line(f"{place}: found broken JSON ({error}), expected a record")))
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, numbered; of one that is too long to be a record only the beginning, a byte too long."""
+    number = 0
+    while line := file.readline(LONGEST_RECORD + 1):
+        number += 1
+        yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        rest = line if len(line) > LONGEST_RECORD else b""
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(_CHUNK)
 
 
 def _read_json(name: str) -> Iterator[Record]:
@@ -132,8 +159,8 @@ def _read_csv(name: str) -> Iterator[Record]:
             ) from None
 
 
-def _read_parquet(name: str, columns: Sequence[str] = ()) -> Iterator[Record]:
-    """The rows of a Parquet file, of some columns or of all that hold text."""
+def _read_parquet(name: str, columns: Sequence[str] = (), all_columns: bool = False) -> Iterator[Record]:
+    """The rows of a Parquet file, of some columns, of all that hold text or of all."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -144,10 +171,10 @@ def _read_parquet(name: str, columns: Sequence[str] = ()) -> Iterator[Record]:
             is_text = pyarrow.types.is_string, pyarrow.types.is_large_string
             texts = [column.name for column in file.schema_arrow if any(test(column.type) for test in is_text)]
             absent = set(columns) - set(texts)
-            if absent or not texts:
+            if not all_columns and (absent or not texts):
                 raise DataError(one_line(f"{name}: found text in {texts}, expected it in {sorted(absent) or 'a column'}"))
             number = 0
-            for batch in file.iter_batches(_N_LOOKED_AT, columns=columns or texts):
+            for batch in file.iter_batches(_N_LOOKED_AT, columns=None if all_columns else columns or texts):
                 yield from enumerate(batch.to_pylist(), number + 1)
                 number += len(batch)
     except (pyarrow.ArrowException, OSError) as error:

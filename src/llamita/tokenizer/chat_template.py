@@ -3,10 +3,11 @@
 What a message says must not pass for a mark of the template: each kind of template says how it sees to that. Knows no model.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from llamita.tokenizer import Tokenizer
+from llamita.tokenizer.answers import Example
 from llamita.tokenizer.messages import Message
 from llamita.tokenizer.named_templates import TEMPLATES, NamedTemplate
 
@@ -15,12 +16,17 @@ class ChatTemplate(Protocol):
     """A way to write messages down. Its stops end an answer: ids, and texts where the vocabulary has no such token.
 
     variables are what templates of Jinja may ask for: tools, documents, enable_thinking and the like; None counts as not given.
-    Both methods raise ChatTemplateError for messages that the template refuses, or has no way to write.
+    The methods raise ChatTemplateError for messages that the template refuses, or has no way to write.
     """
 
     name: str
     stop_ids: frozenset[int]
     stop_texts: tuple[str, ...]
+
+    @property
+    def source(self) -> str:
+        """What open_template opens it by."""
+        ...
 
     def render(self, messages: Iterable[Message], add_generation_prompt: bool = True, **variables: Any) -> str:
         """The text of the messages, and of the beginning of an answer, with special tokens spelled out."""
@@ -28,6 +34,17 @@ class ChatTemplate(Protocol):
 
     def encode(self, messages: Iterable[Message], add_generation_prompt: bool = True, **variables: Any) -> list[int]:
         """The ids of that text; a special token that is spelled in a message is text."""
+        ...
+
+    def encode_answers(
+        self, messages: Iterable[Message], learned: Collection[int] | None = None, **variables: Any
+    ) -> list[Example]:
+        """The ids of a whole chat as a model learns it, and which of them it shall learn to say.
+
+        learned: indices of the answers that count; left out, all that have a message before them. Before each stand the ids
+        that encode gives for the messages before it; counted are the answer and what ends it. Nearly always one example; where
+        the template writes an answer otherwise once the talk has gone on, that answer gets one of its own.
+        """
         ...
 
 

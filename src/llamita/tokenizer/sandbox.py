@@ -25,11 +25,15 @@ _REFUSED_TAGS = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, n
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """The environment of chat templates, as transformers sets it up but for the bounds. It renders one text at a time."""
+    """The environment of chat templates, as transformers sets it up but for the bounds. It renders one text at a time.
+
+    said_marks: two texts that are put around what {% generation %} holds.
+    """
 
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
-    def __init__(self) -> None:
+    def __init__(self, said_marks: tuple[str, str]) -> None:
+        self.said_marks = said_marks
         extensions = [LoopControlExtension, _Generation, _TokenCount]
         super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions)
         self.budget = Budget(0)
@@ -156,13 +160,16 @@ class _Meter(NodeTransformer):
 
 
 class _Generation(Extension):
-    """{% generation %}, with which templates mark what the assistant said; only training asks for it."""
+    """{% generation %}, with which templates mark what the assistant says."""
 
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> nodes.Node:
         lineno = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=lineno)
+        said_marks = cast(Sandbox, self.environment).said_marks
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        marks = [nodes.Output([nodes.TemplateData(mark, lineno=lineno)], lineno=lineno) for mark in said_marks]
+        return nodes.Scope([marks[0], *body, marks[1]], lineno=lineno)
 
 
 class _TokenCount(Extension):

@@ -101,6 +101,10 @@ class SentencePieceTokenizer:
     @property
     def special_tokens(self) -> Mapping[str, int]:
         """The control pieces and the unknown one."""
+        return self._special_tokens
+
+    @cached_property
+    def _special_tokens(self) -> Mapping[str, int]:
         return {self.pieces[i]: i for i, kind in enumerate(self.types) if kind in (UNKNOWN, CONTROL)}
 
     def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:

@@ -1,0 +1,54 @@
+"""Flags that say how chats become examples: a field of ChatOptions is a flag. Holds no defaults itself."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+import click
+
+from llamita.data.chat_options import CHOICES, ChatOptions
+
+FIELDS = {field.name: field for field in fields(ChatOptions) if field.metadata and field.name != "seed"}
+_FLAGS = {"values": "--set"}
+_METAVARS = {"columns": "OURS=THEIRS", "values": "NAME=TEXT"}
+
+
+class Assignment(click.ParamType):
+    """NAME=TEXT."""
+
+    name = "NAME=TEXT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        name, equals, text = value.partition("=")
+        if not name or not equals:
+            self.fail(f"found {value!r}, expected a name, '=' and a text", param, ctx)
+        return name, text
+
+
+def chat_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the flags; its function gets them by the names of the fields, see chat_options_of.
+
+    Stands under @click.command, among the verb's own options.
+    """
+    for field in reversed(FIELDS.values()):
+        command = _option(field)(command)
+    return command
+
+
+def chat_options_of(flags: Mapping[str, Any], kind: str, context: int, seed: int) -> ChatOptions:
+    """The options of a call; raises SettingError for one out of range."""
+    given: dict[str, Any] = {name: dict(flags[name]) if name in _METAVARS else flags[name] for name in FIELDS}
+    return ChatOptions(kind=kind, context=context, seed=seed, **given).validate()
+
+
+def _option(field: Field) -> Callable[..., Any]:
+    flag = _FLAGS.get(field.name, "--" + field.name.replace("_", "-"))
+    text: str = field.metadata["help"]
+    if field.default is MISSING:
+        return click.option(flag, field.name, type=Assignment(), multiple=True, metavar=_METAVARS[field.name], help=text)
+    if field.type is bool:
+        return click.option(flag, field.name, is_flag=True, help=text)
+    choices = CHOICES.get(field.name)
+    kind = click.Choice(choices) if choices else field.type
+    metavar = f"[{'|'.join(filter(None, choices))}]" if choices else None
+    return click.option(flag, field.name, type=kind, default=field.default, metavar=metavar, help=text)
