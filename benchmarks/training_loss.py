@@ -25,6 +25,7 @@ from llamita.train.batches import Batches
 from llamita.train.config import Recipe, TrainConfig
 from llamita.train.evaluate import evaluate
 from llamita.train.network import Llama, build_network
+from llamita.train.objective import NextToken
 from llamita.train.schedule import learning_rate
 from llamita.train.update import Updater
 from llamita.train.world import World, open_world
@@ -36,7 +37,7 @@ def own_curve(recipe: Recipe, dataset: Dataset, world: World, every: int) -> Cur
     """Train our network by our loop."""
     training = recipe.training
     batches = Batches(dataset.train, recipe.model.context, training.sequences_per_update, training.seed)
-    updater = Updater(recipe, build_network(recipe.model, 0.0, training.seed), batches, world)
+    updater = Updater(training, build_network(recipe.model, 0.0, training.seed), NextToken(batches), world)
     return list(measured(lambda step: updater.run(step) and None, updater.network, recipe, dataset, world, every))
 
 

@@ -23,8 +23,9 @@ import torch
 
 from llamita.config import PRESETS, ModelConfig
 from llamita.train.batches import Batches
-from llamita.train.config import Recipe, TrainConfig
+from llamita.train.config import TrainConfig
 from llamita.train.network import build_network
+from llamita.train.objective import NextToken
 from llamita.train.update import Updater
 from llamita.train.world import open_world
 
@@ -50,7 +51,7 @@ def own_step(config: ModelConfig, dtype: str) -> Step:
     training = TrainConfig(1 << 30, BATCH, 1, 1e-3, 0, optimizer="adamw", dtype=dtype, compile=True)
     world, stream = open_world("cpu"), Tokens(config.vocab_size)
     batches = Batches(stream, config.context, BATCH, 0)  # pyright: ignore[reportArgumentType]
-    updater = Updater(Recipe(config, training), build_network(config), batches, world)
+    updater = Updater(training, build_network(config), NextToken(batches), world)
     updater.compile()
     updater.warm_up()
     count = iter(range(1 << 30))

@@ -34,6 +34,7 @@ from llamita.train.config import Recipe, TrainConfig
 from llamita.train.evaluate import evaluate
 from llamita.train.loss import linear_cross_entropy
 from llamita.train.network import Llama, build_network, draw_matrices
+from llamita.train.objective import NextToken
 from llamita.train.session import Wish, make_dataset
 from llamita.train.update import Updater
 from llamita.train.world import World
@@ -210,7 +211,7 @@ def train(variant: str, dataset: Dataset, config: ModelConfig, training: TrainCo
     llama = cast(Llama, network)  # all that llamita's loop asks of one: layers, config, and a loss of ids and targets
     world = World(rank=0, n_ranks=1, device=torch.device("cpu"), parallel="ddp")
     batches = Batches(dataset.train, config.context, training.sequences_per_update, training.seed)
-    updater = Updater(Recipe(config, training).validate(), llama, batches, world)
+    updater = Updater(Recipe(config, training).validate().training, llama, NextToken(batches), world)
     curve, cpu_seconds, n_tokens = [], 0.0, 0
     for step in range(training.n_steps):
         started = time.process_time()

@@ -24,6 +24,7 @@ from llamita.data.shards import open_dataset
 from llamita.data.vocabulary import learn_vocabulary
 from llamita.train import checkpoint
 from llamita.train.config import Recipe, TrainConfig
+from llamita.train.pretraining import Pretraining
 from llamita.train.recorder import Audience, Recorder
 from llamita.train.trainer import CHECKPOINTS, Trainer
 from llamita.train.world import open_world
@@ -55,7 +56,7 @@ def train(tokens: Path, out: Path, n_threads: int) -> None:
     with open_world("cpu", n_threads) as world, Path(os.devnull).open("w") as nowhere:
         audience = Audience(tensorboard=False, screen=nowhere)
         with Recorder(out, start[1].step if start else 0, N_STEPS, 1.0, None, audience) as recorder:
-            Trainer(recipe, open_dataset(tokens), out, world, recorder, start).run()
+            Trainer(Pretraining(recipe, open_dataset(tokens)), out, world, recorder, start).run()
 
 
 def run_child(work: Callable[[], None], moment: Callable[[], bool]) -> bool:

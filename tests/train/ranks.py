@@ -13,6 +13,7 @@ from llamita.config import ModelConfig
 from llamita.data.shards import open_dataset
 from llamita.train import checkpoint
 from llamita.train.config import Recipe, TrainConfig
+from llamita.train.pretraining import Pretraining
 from llamita.train.recorder import Audience, Recorder, SilentRecorder
 from llamita.train.trainer import CHECKPOINTS, Trainer
 from llamita.train.world import open_world
@@ -37,7 +38,7 @@ def main(tokens: Path, out: Path, parallel: str, settings: dict) -> None:
         if world.is_first:
             recorder = Recorder(out, first, N_STEPS, 1.0, None, Audience(tensorboard=False, screen=nowhere))
         with recorder:
-            trainer = Trainer(recipe, open_dataset(tokens), out, world, recorder, start)
+            trainer = Trainer(Pretraining(recipe, open_dataset(tokens)), out, world, recorder, start)
             if stop_after is not None:
                 one_step = trainer._one_step
                 trainer._one_step = lambda: os._exit(9) if trainer.step == stop_after else one_step()

@@ -16,7 +16,7 @@ from llamita.errors import DataError
 from llamita.formats import read_model
 from llamita.model import random_model
 from llamita.train import checkpoint
-from llamita.train.checkpoint import RunState
+from llamita.train.checkpoint import ModelFolder, RunState
 
 MODEL = random_model(ModelConfig(width=16, n_layers=1, n_heads=2, n_kv_heads=1, mlp_width=32, vocab_size=300, context=16))
 STATE = RunState(1, {"model": {}, "training": {}}, "f" * 64, 1, 2, "cpu")
@@ -34,7 +34,7 @@ def tokenizer_folder(tmp_path_factory) -> Path:
 def save(tmp_path, tokenizer_folder):
     def save(step: int, loss: float | None = None) -> Path:
         state = replace(STATE, step=step, validation_loss=loss)
-        return checkpoint.save(tmp_path / "c", state, MODEL, tokenizer_folder, OPTIMIZER)
+        return checkpoint.save(tmp_path / "c", state, ModelFolder(MODEL, tokenizer_folder), OPTIMIZER)
 
     return save
 

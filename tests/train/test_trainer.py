@@ -20,8 +20,9 @@ from llamita.config import ModelConfig
 from llamita.data.shards import Dataset, open_dataset
 from llamita.errors import TrainingError
 from llamita.formats import read_model
-from llamita.train import checkpoint, trainer
+from llamita.train import checkpoint, pretraining, trainer
 from llamita.train.config import Recipe, TrainConfig
+from llamita.train.pretraining import Pretraining
 from llamita.train.recorder import Audience, Recorder
 from llamita.train.trainer import CHECKPOINTS, Trainer
 from llamita.train.world import open_world
@@ -46,7 +47,8 @@ class Run:
     def __init__(self, dataset: Dataset, out: Path, screen: StringIO, recorder: Recorder, config: TrainConfig, **more) -> None:
         self.out, self.screen, self.recorder = out, screen, recorder
         start = checkpoint.newest(out / CHECKPOINTS, recorder.note)
-        self.trainer = Trainer(Recipe(MODEL, config), dataset, out, open_world("cpu", 1), recorder, start, **more)
+        task = Pretraining(Recipe(MODEL, config), dataset)
+        self.trainer = Trainer(task, out, open_world("cpu", 1), recorder, start, **more)
 
     @property
     def steps_saved(self) -> list[int]:
@@ -81,8 +83,8 @@ def test_a_run_leaves_a_model_folder_and_the_newest_checkpoints(begin):
 
 def test_the_best_checkpoint_is_kept_and_published(begin, monkeypatch):
     losses = iter([3.0, 1.0, 2.0, 2.5])
-    measure = trainer.evaluate
-    monkeypatch.setattr(trainer, "evaluate", lambda *a: replace(measure(*a), loss=next(losses)))
+    measure = pretraining.evaluate
+    monkeypatch.setattr(pretraining, "evaluate", lambda *a: replace(measure(*a), loss=next(losses)))
     run = begin()
     run.trainer.run()
     assert run.steps_saved == [4, 6, 8]
@@ -127,8 +129,10 @@ def test_a_signal_saves_at_the_end_of_the_step(begin, number):
 
 def not_finite(run: Run, steps: set[int]) -> None:
     """Let the loss of some steps be no number."""
-    loss = run.trainer.updater._loss
-    run.trainer.updater._loss = lambda ids, targets: loss(ids, targets) * (math.nan if run.trainer.step in steps else 1.0)
+    means = run.trainer.updater._means
+    run.trainer.updater._means = lambda batch: [
+        mean * (math.nan if run.trainer.step in steps else 1.0) for mean in means(batch)
+    ]
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(begin):

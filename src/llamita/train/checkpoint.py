@@ -1,6 +1,7 @@
 """Checkpoints: a model folder, the optimizers' state and state.json with checksums, written whole or not at all.
 
-    checkpoints/step-00000250/   config.json, model.safetensors, tokenizer files   a model folder that every verb opens
+    checkpoints/step-00000250/   config.json, model.safetensors, tokenizer files   a model folder that every verb opens, or
+                                 adapter_config.json, adapter_model.safetensors    one of an adapter
                                  optimizer.safetensors, state.json                 what resuming needs besides
 
 A folder gets its name only when all its bytes are on the disk, so a process may be killed anywhere. No pickle. Knows no torch.
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from llamita.formats.safetensors import read_arrays, write_tensors
 from llamita.model import Model
 
 STATE_FILE, OPTIMIZER_FILE = "state.json", "optimizer.safetensors"
+LOOKED_FOR = ("config.json", "adapter_config.json")  # by readers, so they are written last
 VERSION = 1
 
 
@@ -40,25 +42,54 @@ class RunState:
     n_threads: int
     device: str
     validation_loss: float | None = None  # of these weights; None where the run was interrupted between measurements
+    base: str = ""  # SHA-256 of the model that was fine-tuned
     n_skipped: int = 0  # steps without an update, because loss or gradient was not finite
     scaler: dict[str, float] = field(default_factory=dict)  # of float16
     sha256: dict[str, str] = field(default_factory=dict)  # of every other file in the folder
     version: int = VERSION
 
 
-def save(folder: Path, state: RunState, model: Model, tokenizer_folder: Path, optimizer: Mapping[str, np.ndarray]) -> Path:
+class Contents(Protocol):
+    """What a checkpoint keeps of a network, as files of any kind. n_bytes: about how large they are."""
+
+    @property
+    def n_bytes(self) -> int: ...
+
+    def write(self, folder: Path) -> None:
+        """Write the files into a folder that is not there yet."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A whole model with the tokenizer files of a folder, where the model has no tokenizer of its own."""
+
+    model: Model
+    tokenizer_folder: Path
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the weights."""
+        return self.model.n_bytes
+
+    def write(self, folder: Path) -> None:
+        """Write it in Hugging Face's layout."""
+        huggingface_writer.write(self.model, folder, tokenizer_folder=self.tokenizer_folder)
+
+
+def save(folder: Path, state: RunState, contents: Contents, optimizer: Mapping[str, np.ndarray]) -> Path:
     """Write the checkpoint of a step into the folder of checkpoints and return its own folder.
 
     Raises OSError or ModelFileError where that fails; then nothing has changed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    needed = model.n_bytes + sum(array.nbytes for array in optimizer.values())
+    needed = contents.n_bytes + sum(array.nbytes for array in optimizer.values())
     if shutil.disk_usage(folder).free < needed + (needed >> 6):
         raise OSError(errno.ENOSPC, f"no room for a checkpoint of {needed:,} bytes on the disk of {folder}")
     target = folder / f"step-{state.step:08d}"
     part = folder / f".{target.name}.{secrets.token_hex(4)}.part"
     try:
-        huggingface_writer.write(model, part, tokenizer_folder=tokenizer_folder)
+        contents.write(part)
         write_tensors(part / OPTIMIZER_FILE, optimizer)
         sums = {file.name: sha256_of(file) for file in sorted(part.iterdir())}
         with atomic_file(part / STATE_FILE) as file:
@@ -137,7 +168,7 @@ def best_of(folder: Path) -> tuple[float, int] | None:
 
 def publish(checkpoint: Path, folder: Path) -> None:
     """Let the model of a checkpoint be the model of the run's folder too: the same files under two names where possible."""
-    for source in sorted(checkpoint.iterdir(), key=lambda file: file.name == "config.json"):  # readers look for it first
+    for source in sorted(checkpoint.iterdir(), key=lambda file: file.name in LOOKED_FOR):
         if source.name in (OPTIMIZER_FILE, STATE_FILE):
             continue
         part = folder / f".{source.name}.{secrets.token_hex(4)}.part"
@@ -154,9 +185,9 @@ def publish(checkpoint: Path, folder: Path) -> None:
 
 def differences(then: RunState, now: RunState, changeable: frozenset[str]) -> list[str]:
     """What of recipe and data is not as it was, one "name: then ..., now ..." each; changeable, as "table.field", may be."""
-    pairs = [("data", then.data_fingerprint[:12], now.data_fingerprint[:12])]
+    pairs = [("data", then.data_fingerprint[:12], now.data_fingerprint[:12]), ("model", then.base[:12], now.base[:12])]
     for table, values in then.recipe.items():
-        pairs += [(f"{table}.{name}", value, now.recipe[table].get(name)) for name, value in values.items()]
+        pairs += [(f"{table}.{name}", value, now.recipe.get(table, {}).get(name)) for name, value in values.items()]
     return [f"{name}: then {old}, now {new}" for name, old, new in pairs if old != new and name not in changeable]
 
 

@@ -4,7 +4,7 @@ Bits per byte do not depend on the vocabulary, so models with different tokenize
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from llamita.train.world import World
 
 @dataclass(frozen=True)
 class Validation:
-    """A measurement on the validation text."""
+    """A measurement on the validation data."""
 
-    loss: float  # nats per token
-    bits_per_byte: float
+    loss: float  # nats per token; of preferences, a pair
+    bits_per_byte: float  # NaN of preferences
+    more: dict[str, float] = field(default_factory=dict)  # further means that the objective tells
 
 
 @torch.no_grad()

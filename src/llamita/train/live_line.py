@@ -3,11 +3,12 @@
 Gets records, keeps a few smoothed numbers, prints to stderr. Knows no file.
 """
 
+import math
 import sys
 import time
 from typing import TextIO
 
-from llamita.train.metrics import StepRecord, ValidationRecord
+from llamita.train.metrics import PreferenceRecord, StepRecord, ValidationRecord
 
 REDRAW_SECONDS = 0.1
 PLAIN_LINE_SECONDS = 10.0
@@ -41,6 +42,8 @@ class Progress:
         self._loss, self._n_tokens, self._seconds = Smoothed(), Smoothed(), Smoothed()
         self._started: float | None = None  # after the first step, which may have compiled the network
         self._validation: ValidationRecord | None = None
+        self._accuracy, self._margin = Smoothed(), Smoothed()
+        self._ranks = False  # whether it learns preferences
 
     def step(self, record: StepRecord) -> str:
         """Take in a step and return the line."""
@@ -56,7 +59,17 @@ class Progress:
     def validation(self, record: ValidationRecord) -> str:
         """Take in a measurement and return its own line."""
         self._validation = record
-        return f"step {record.step:,}: validation loss {record.loss:.4f}, {record.bits_per_byte:.4f} bits per byte"
+        return f"step {record.step:,}: validation loss {record.loss:.4f}{_bits(record, ', {:.4f} bits per byte')}"
+
+    def preference(self, record: PreferenceRecord) -> str:
+        """Take in how answers are ranked, and return the line of a measurement, "" after a step."""
+        if record.what == "training":
+            self._ranks = True
+            self._accuracy.add(record.reward_accuracy)
+            self._margin.add(record.reward_margin)
+            return ""
+        ranked, margin = f"{record.reward_accuracy:.0%}", f"{record.reward_margin:.3f}"
+        return f"step {record.step:,}: {ranked} of the pairs ranked right, margin {margin}"
 
     def _parts(self, record: StepRecord, elapsed_seconds: float) -> list[str]:
         rate = self._n_tokens.value / self._seconds.value if self._seconds.value else 0.0
@@ -66,12 +79,18 @@ class Progress:
         return [
             f"step {record.step:,}/{self._n_steps:,}",
             f"loss {self._loss.value:.3f}",
-            f"validation {known.loss:.3f} ({known.bits_per_byte:.3f} bits/byte)" if known else "",
+            f"ranked right {self._accuracy.value:.0%}, margin {self._margin.value:.2f}" if self._ranks else "",
+            f"validation {known.loss:.3f}{_bits(known, ' ({:.3f} bits/byte)')}" if known else "",
             f"{rate:,.0f} tokens/s" if rate else "",
             f"MFU {share:.0%}" if share else "",
             f"rate {record.learning_rate:.1e}",
             f"{duration(elapsed_seconds / done * left)} left" if done and left > 0 else "",
         ]
+
+
+def _bits(record: ValidationRecord, form: str) -> str:
+    """The bits per byte in a form, "" where there are none."""
+    return "" if math.isnan(record.bits_per_byte) else form.format(record.bits_per_byte)
 
 
 def duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from llamita.train.batches import Batches
 from llamita.train.config import Recipe
 from llamita.train.machine import Machine
 from llamita.train.network import build_network
+from llamita.train.objective import NextToken
 from llamita.train.plan import DataFacts, Dial, Plan, plan
 from llamita.train.update import Updater
 from llamita.train.world import World
@@ -67,7 +68,7 @@ def _measure_batch(recipe: Recipe, batch: int, device: torch.device, note: Note)
     config, training = recipe.model, replace(recipe.training, batch=batch, accumulation=1)
     network = build_network(config, training.dropout, training.seed)
     batches = Batches(MadeUpTokens(config.vocab_size), config.context, batch, 0)  # pyright: ignore[reportArgumentType]
-    updater = Updater(Recipe(config, training), network, batches, World(0, 1, device, "ddp"))
+    updater = Updater(training, network, NextToken(batches), World(0, 1, device, "ddp"))
     compiled = updater.make_ready(note)
     updater.run(0)
     seconds_of_one = median(_timed(lambda: updater.run(0), device) for _ in range(N_UPDATES))

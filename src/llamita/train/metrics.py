@@ -38,8 +38,22 @@ class ValidationRecord:
     """The model after `step` updates on text that it is not trained on."""
 
     step: int
-    loss: float  # nats per token
-    bits_per_byte: float
+    loss: float  # nats per token; of preferences, a pair
+    bits_per_byte: float  # NaN of preferences
+
+
+@dataclass(frozen=True)
+class PreferenceRecord:
+    """How a model that learns preferences ranks answers, beside the loss that the record before has.
+
+    what: training, for the pairs of the update; or validation. The reward of an answer is beta times the logarithm of how much
+    likelier it has become.
+    """
+
+    step: int
+    what: str
+    reward_accuracy: float  # share of the pairs whose chosen answer has the higher reward
+    reward_margin: float  # mean of the chosen answers' rewards less the rejected ones'
 
 
 @dataclass(frozen=True)
@@ -58,9 +72,15 @@ class StartRecord:
     step: int
 
 
-KINDS = {"step": StepRecord, "validation": ValidationRecord, "sample": SampleRecord, "start": StartRecord}
+KINDS = {
+    "step": StepRecord,
+    "validation": ValidationRecord,
+    "preference": PreferenceRecord,
+    "sample": SampleRecord,
+    "start": StartRecord,
+}
 NAMES = {record_class: name for name, record_class in KINDS.items()}
-Record = StepRecord | ValidationRecord | SampleRecord | StartRecord
+Record = StepRecord | ValidationRecord | PreferenceRecord | SampleRecord | StartRecord
 
 
 @dataclass(frozen=True)

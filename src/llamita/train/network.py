@@ -3,6 +3,8 @@
 Nothing in it that a Llama file cannot hold. Letters in comments are the legend of model.py. Knows no data, optimizer or file.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 from llamita.config import ModelConfig
 from llamita.model import rope_angles
 from llamita.train.attention import causal_attention
-from llamita.train.loss import linear_cross_entropy
+from llamita.train.loss import linear_cross_entropy, linear_log_probabilities
+from llamita.train.low_rank import LowRank, adapted_linear
 
 INITIAL_DEVIATION = 0.02
 
@@ -25,13 +28,14 @@ class Attention(nn.Module):
         self.key = nn.Parameter(torch.empty(config.kv_width, config.width))
         self.value = nn.Parameter(torch.empty(config.kv_width, config.width))
         self.output = nn.Parameter(torch.empty(config.width, config.query_width))
+        self.low_rank: LowRank | None = None  # see lora.py
 
     def forward(self, x: Tensor, cosines: Tensor, sines: Tensor, document_starts: Tensor | None) -> Tensor:
         """x (B, T, D) -> (B, T, D); one product for query, key and value, whose input is the same."""
-        qkv = F.linear(x, torch.cat((self.query, self.key, self.value)))
+        qkv = adapted_linear(x, self, ("query", "key", "value"))
         qkv = qkv.unflatten(-1, (-1, self.head_size))  # (B, T, H + 2G, K)
         mixed = causal_attention(qkv, cosines, sines, self.n_heads, self.n_kv_heads, document_starts)
-        return F.linear(mixed.flatten(2), self.output)
+        return adapted_linear(mixed.flatten(2), self, ("output",))
 
 
 class MLP(nn.Module):
@@ -42,11 +46,12 @@ class MLP(nn.Module):
         self.gate = nn.Parameter(torch.empty(config.mlp_width, config.width))
         self.up = nn.Parameter(torch.empty(config.mlp_width, config.width))
         self.down = nn.Parameter(torch.empty(config.width, config.mlp_width))
+        self.low_rank: LowRank | None = None  # see lora.py
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, D)"""
-        gate, up = F.linear(x, torch.cat((self.gate, self.up))).chunk(2, -1)
-        return F.linear(F.silu(gate) * up, self.down)
+        gate, up = adapted_linear(x, self, ("gate", "up")).chunk(2, -1)
+        return adapted_linear(F.silu(gate) * up, self, ("down",))
 
 
 class Layer(nn.Module):
@@ -73,7 +78,8 @@ class Llama(nn.Module):
     cosines: Tensor
     sines: Tensor
 
-    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
+    def __init__(self, config: ModelConfig, dropout: float = 0.0, n_positions: int | None = None) -> None:
+        """n_positions: the longest row; without it the context. Rows may be longer where each of their documents is not."""
         super().__init__()
         self.config, self.dropout = config, dropout
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
@@ -81,19 +87,38 @@ class Llama(nn.Module):
         self.norm = nn.Parameter(torch.ones(config.width))
         if not config.tied_embedding:
             self.head = nn.Parameter(torch.empty(config.vocab_size, config.width))
-        angles = torch.from_numpy(rope_angles(config, config.context))  # (context, K / 2)
+        # rows, from first_new on, that take the place of those of a frozen embedding and head; see lora.py
+        self.new_embedding: nn.Parameter | None = None
+        self.new_head: nn.Parameter | None = None
+        self.first_new = 0
+        angles = torch.from_numpy(rope_angles(config, n_positions or config.context))  # (context, K / 2)
         self.register_buffer("cosines", angles.cos().float(), persistent=False)
         self.register_buffer("sines", angles.sin().float(), persistent=False)
 
     @property
     def classifier(self) -> Tensor:
         """The matrix (V, D) that scores the next token: the embedding itself when the two are tied."""
-        return self.embedding if self.config.tied_embedding else self.head
+        tied = self.config.tied_embedding
+        matrix, new_rows = (self.embedding, self.new_embedding) if tied else (self.head, self.new_head)
+        if new_rows is None:
+            return matrix
+        before, behind = matrix[: self.first_new], matrix[self.first_new + len(new_rows) :]
+        return torch.cat((before, new_rows.to(matrix.dtype), behind))
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """ids (B, T) -> their rows of the embedding (B, T, D)."""
+        known = F.embedding(ids, self.embedding)
+        if self.new_embedding is None:
+            return known
+        places = ids - self.first_new
+        is_new = (places >= 0) & (places < len(self.new_embedding))
+        new = F.embedding(torch.where(is_new, places, 0), self.new_embedding)
+        return torch.where(is_new[..., None], new.to(known.dtype), known)
 
     def hidden(self, ids: Tensor, document_starts: Tensor | None = None) -> Tensor:
-        """ids (B, T), T at most the context -> what the classifier sees (B, T, D)."""
+        """ids (B, T), T at most the longest row -> what the classifier sees (B, T, D)."""
         n_tokens = ids.shape[1]
-        x = F.embedding(ids, self.embedding)
+        x = self.embedded(ids)
         if torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16:
             x = x.bfloat16()  # the stream too: half the bytes; float16 would overflow here
         x = F.dropout(x, self.dropout, self.training)
@@ -106,12 +131,23 @@ class Llama(nn.Module):
         """ids (B, T) -> the scores of every token after each (B, T, V)."""
         return F.linear(self.hidden(ids), self.classifier)
 
-    def forward(self, ids: Tensor, targets: Tensor, document_starts: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        document_starts: Tensor | None = None,
+        over: Literal["all", "counted", "each"] = "all",
+    ) -> Tensor:
         """Mean cross entropy, in nats, of targets (B, T) after ids (B, T).
 
-        document_starts int32 (B, T): the first position that each token may see; None: all before it.
+        document_starts int32 (B, T): the first position that each token may see; None: all before it. over: whether the mean is
+        that of all targets, or of the counted ones, which are not NO_TARGET; each: no mean, but the logarithms of the
+        probabilities of the targets (B, T), 0 where there is none.
         """
-        return linear_cross_entropy(self.hidden(ids, document_starts).flatten(0, 1), self.classifier, targets.flatten())
+        x, targets_in_a_row = self.hidden(ids, document_starts).flatten(0, 1), targets.flatten()
+        if over == "each":
+            return linear_log_probabilities(x, self.classifier, targets_in_a_row).unflatten(0, ids.shape)
+        return linear_cross_entropy(x, self.classifier, targets_in_a_row, masked=over == "counted")
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:

@@ -84,10 +84,10 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
 
 class Optimizers:
-    """The optimizers of a network, used as one."""
+    """The optimizers of a network, used as one. Frozen parameters have none."""
 
     def __init__(self, network: nn.Module, config: TrainConfig) -> None:
-        self._parameters = dict(network.named_parameters())
+        self._parameters = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         in_layers = [p for name, p in self._parameters.items() if p.ndim == 2 and name.startswith("layers.")]
         vocabulary = [p for name, p in self._parameters.items() if p.ndim == 2 and not name.startswith("layers.")]
         norms = [p for p in self._parameters.values() if p.ndim == 1]

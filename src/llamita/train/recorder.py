@@ -4,6 +4,7 @@ The trainer calls it after each step, validation and sample; rank 0 has a Record
 it can end a run: full disks and lost networks are warnings.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from llamita.train.metrics import (
     METRICS,
     SAMPLES,
     Log,
+    PreferenceRecord,
     SampleRecord,
     StartRecord,
     StepRecord,
@@ -42,6 +44,9 @@ class SilentRecorder:
 
     def validation(self, record: ValidationRecord) -> None:
         """After each measurement on the validation text."""
+
+    def preference(self, record: PreferenceRecord) -> None:
+        """After a step or a measurement of a run that learns preferences."""
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """After a sample was written; text does not repeat the prompt."""
@@ -114,8 +119,19 @@ class Recorder(SilentRecorder):
         """Log a measurement and print it on a line of its own."""
         self._metrics.append(record)
         self._line.say(self._progress.validation(record))
+        numbers = {"validation/loss": record.loss, "validation/bits_per_byte": record.bits_per_byte}
         for board in self._boards:
-            board.numbers(record.step, {"validation/loss": record.loss, "validation/bits_per_byte": record.bits_per_byte})
+            board.numbers(record.step, {name: number for name, number in numbers.items() if not math.isnan(number)})
+
+    def preference(self, record: PreferenceRecord) -> None:
+        """Log how answers are ranked; of the validation data it is printed on a line of its own."""
+        self._metrics.append(record)
+        line = self._progress.preference(record)
+        if line:
+            self._line.say(line)
+        numbers = {"reward_accuracy": record.reward_accuracy, "reward_margin": record.reward_margin}
+        for board in self._boards:
+            board.numbers(record.step, {f"{record.what}/{name}": number for name, number in numbers.items()})
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Log a sample and print it, with control characters made visible."""

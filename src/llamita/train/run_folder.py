@@ -95,6 +95,14 @@ def read_run_folder(folder: Path) -> RunFolder:
     )
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run's folder, which it cannot go on without; raises SettingError where it is none."""
+    try:
+        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{folder / RUN_FILE}: found no record of a run ({error})") from None
+
+
 def _or_none(read: Any, path: Path) -> Any:
     try:
         return read(path)

@@ -12,14 +12,12 @@ This file puts the stages together in order. Each stage is also a verb of its ow
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from llamita.config import ModelConfig
 from llamita.data.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -30,24 +28,21 @@ from llamita.data.tokenizer_copy import find_tokenizer
 from llamita.data.vocabulary import learn_vocabulary
 from llamita.errors import SettingError, VocabularySizeError
 from llamita.files import atomic_file, sha256_of
-from llamita.train import checkpoint
 from llamita.train.arithmetic import flops_per_token
-from llamita.train.checkpoint import RunState
 from llamita.train.company import Company
 from llamita.train.config import Recipe, TrainConfig, read_recipe, write_recipe
-from llamita.train.machine import describe_machine, find_machine, peak_flops
+from llamita.train.machine import describe_machine, find_machine
 from llamita.train.measure import plan_and_measure
-from llamita.train.recorder import Audience, Recorder, SilentRecorder
-from llamita.train.run_folder import RECIPE_FILE, RUN_FILE
+from llamita.train.pretraining import Pretraining
+from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, read_run
+from llamita.train.running import CHANGEABLE, run_together, train_task
 from llamita.train.sizing import DataFacts, Dial, choose_vocab_size
-from llamita.train.trainer import CHECKPOINTS, Tell, Trainer, run_state
-from llamita.train.world import World, open_world
+from llamita.train.trainer import Tell
+from llamita.train.world import World
 
 MOST_NAMED = 3  # files in a message
 NO_DIAL = Dial()
 VOCABULARY, DATA = "vocabulary", "data"
-# What may change when a run is resumed, because no number that is trained or logged depends on it.
-CHANGEABLE = frozenset(f"training.{name}" for name in ("save_every", "keep", "sample_every", "on_nonfinite"))
 
 
 @dataclass(frozen=True)
@@ -75,19 +70,12 @@ def run(wish: Wish, company: Company, tell: Tell | None = None) -> int | None:
     tell: how a sample is told from a model in the making. Under torchrun every process calls this. Raises LlamitaError for
     anything that the user should change, before time was spent where that can be known.
     """
-    with open_world(wish.device, wish.n_threads, wish.parallel) as world:
-        if not world.is_first:
-            company, tell = Company(), None
-        with _alone_in(wish.out) if world.is_first else _nothing():
-            if world.is_first:
-                set_up(wish, world, company)
-            world.wait()
-            signal_number = _train(wish, world, company, tell)
-            if signal_number is None:
-                company.finished(wish.out)
-            else:
-                company.stopped(wish.out)
-            return signal_number
+    return run_together(
+        wish,
+        company,
+        lambda world, company: set_up(wish, world, company),
+        lambda world, company: _train(wish, world, company, tell),
+    )
 
 
 def set_up(wish: Wish, world: World, company: Company) -> None:
@@ -202,26 +190,18 @@ def _changes(wish: Wish, facts: dict[str, Any], recipe: Recipe, manifest: Manife
     if wish.dial != NO_DIAL:
         yield "plan", facts["dial"], asdict(wish.dial)
     if wish.recipe is not None:
-        yield from _fields(recipe, with_overrides(read_recipe(wish.recipe), wish.overrides))
+        yield from changed_fields(recipe, with_overrides(read_recipe(wish.recipe), wish.overrides))
     else:
-        yield from _fields(recipe, with_overrides(recipe, wish.overrides))
+        yield from changed_fields(recipe, with_overrides(recipe, wish.overrides))
 
 
-def _fields(then: Recipe, now: Recipe) -> Iterator[tuple[str, Any, Any]]:
+def changed_fields(then: Recipe, now: Recipe) -> Iterator[tuple[str, Any, Any]]:
     """The fields of two recipes side by side, without those that may change."""
     new = now.to_dict()
     for table, values in then.to_dict().items():
         for name, value in values.items():
             if f"{table}.{name}" not in CHANGEABLE:
                 yield name, value, new[table][name]
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """run.json of a run's folder; raises SettingError where it is none."""
-    try:
-        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingError(f"{folder / RUN_FILE}: found no record of a run ({error})") from None
 
 
 def dataset_folder(folder: Path) -> Path:
@@ -234,57 +214,4 @@ def _train(wish: Wish, world: World, company: Company, tell: Tell | None) -> int
     dataset = open_dataset(dataset_folder(wish.out))
     changes = {name: wish.overrides[name] for name in TrainConfig.__dataclass_fields__ if name in wish.overrides}
     recipe = with_overrides(read_recipe(wish.out / RECIPE_FILE), changes)
-    start = checkpoint.newest(wish.out / CHECKPOINTS, company.say)
-    world.wait()  # nobody removes a checkpoint that another rank still looks at
-    if start is not None:
-        check_same_run(start[1], run_state(recipe, dataset, world, 0), company)
-    first_step = start[1].step if start else 0
-    if world.is_first:
-        checkpoint.remove_leftovers(wish.out / CHECKPOINTS)
-    company.training_begins()
-    with _recorder(wish, world, recipe, first_step) as recorder:
-        if start is not None:
-            recorder.note(f"going on after step {first_step:,} of {recipe.training.n_steps:,}")
-        return Trainer(recipe, dataset, wish.out, world, recorder, start, tell).run()
-
-
-def check_same_run(then: RunState, now: RunState, company: Company) -> None:
-    """Raise SettingError where data or recipe are not those of the checkpoint; tell where only the machine is another."""
-    found = checkpoint.differences(then, now, CHANGEABLE)
-    if found:
-        raise SettingError(f"checkpoint of step {then.step}: found another run: {'; '.join(found)}; expected the same")
-    for line in checkpoint.environment_differences(then, now):
-        company.say(f"{line}: the same samples in the same order, but sums may differ in their last bits")
-
-
-def _recorder(wish: Wish, world: World, recipe: Recipe, first_step: int) -> Recorder | SilentRecorder:
-    if not world.is_first:
-        return SilentRecorder()
-    machine = find_machine(world.device.type, world.n_ranks)
-    peak = peak_flops(machine.name, recipe.training.dtype)
-    audience = Audience(wish.tensorboard, wish.wandb_project, recipe.to_dict())
-    return Recorder(
-        wish.out, first_step, recipe.training.n_steps, flops_per_token(recipe.model), peak and peak * world.n_ranks, audience
-    )
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Make the folder, and keep other runs out of it for as long as the block lasts, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise SettingError(
-            f"{folder}: found another run at work there; wait for it, or name another folder with --out"
-        ) from None
-    except OSError as error:
-        if error.filename is None or not str(error.filename).startswith(str(folder)):
-            raise
-        raise SettingError(f"{folder}: {error.strerror}; expected a folder where you may write") from None
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+    return train_task(Pretraining(recipe, dataset), wish, world, company, tell, flops_per_token(recipe.model))

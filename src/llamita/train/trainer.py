@@ -1,7 +1,7 @@
 """The training loop: update after update, and between them measuring, telling, saving and stopping.
 
-All that a step computes is in update.py, all that lies on the disk in checkpoint.py; this file decides when. Every rank runs it
-in the same order; the first one alone writes and talks.
+What is trained is a Task (task.py), all that a step computes is in update.py, all that lies on the disk in checkpoint.py; this
+file decides when. Every rank runs it in the same order; the first one alone writes and talks.
 """
 
 import gc
@@ -13,22 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.distributed.tensor import DTensor
 
-from llamita.data.shards import Dataset
 from llamita.errors import DivergedError, LlamitaError, TrainingError
-from llamita.formats import huggingface
 from llamita.model import Model
-from llamita.quant import Tensor
 from llamita.train import checkpoint
-from llamita.train.batches import Batches
-from llamita.train.checkpoint import RunState
-from llamita.train.config import Recipe
-from llamita.train.evaluate import Validation, evaluate
-from llamita.train.network import Llama, build_network
-from llamita.train.recorder import Recorder, SilentRecorder, StepRecord, ValidationRecord
+from llamita.train.checkpoint import Contents, RunState
+from llamita.train.evaluate import Validation
+from llamita.train.recorder import PreferenceRecord, Recorder, SilentRecorder, StepRecord, ValidationRecord
 from llamita.train.signals import StopWish
+from llamita.train.task import Task
 from llamita.train.update import Updater, UpdateResult
+from llamita.train.weights import whole
 from llamita.train.world import World
 
 CHECKPOINTS = "checkpoints"
@@ -40,22 +35,21 @@ Tell = Callable[[Model], list[tuple[str, str]]]  # a model -> prompts and what i
 
 
 class Trainer:
-    """One run: a recipe, its tokens, the folder it leaves and the ranks that work on it."""
+    """One run: a task, the folder it leaves and the ranks that work on it."""
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, folder: Path, world: World, recorder: Recorder | SilentRecorder,
+        self, task: Task, folder: Path, world: World, recorder: Recorder | SilentRecorder,
         start: tuple[Path, RunState] | None = None, tell: Tell | None = None,
     ) -> None:  # fmt: skip
-        """Build the network, fresh or from the checkpoint `start`; raise LlamitaError where parts do not fit each other."""
-        self.recipe, self.config, self.dataset, self.folder = recipe, recipe.training, dataset, folder
+        """Build the network, as the task begins or from the checkpoint `start`; raise LlamitaError where parts do not fit."""
+        self.task, self.config, self.folder = task, task.recipe.training, folder
         self.world, self.recorder, self.tell = world, recorder, tell
         self.step, self.n_skipped, self._skipped_in_a_row = 0, 0, 0
         self._retry_at: float | None = None
-        network = build_network(recipe.model, self.config.dropout, self.config.seed)
+        network = task.build()
         if start is not None:
-            load_weights(network, huggingface.read(start[0]))
-        batches = Batches(dataset.train, recipe.model.context, self.config.sequences_per_update, self.config.seed)
-        self.updater = Updater(recipe, network, batches, world, dataset.manifest.bos_id)
+            task.load(network, start[0])
+        self.updater = Updater(self.config, network, task.objective(), world)
         if start is not None:
             self._restore(*start)
 
@@ -84,8 +78,8 @@ class Trainer:
     def _one_step(self) -> None:
         result = self.updater.run(self.step)
         self._look_at(result)
+        n_tokens = self.updater.objective.n_tokens(self.step)
         self.step += 1
-        n_tokens = self.config.sequences_per_update * self.recipe.model.context
         self.recorder.step(
             StepRecord(
                 self.step,
@@ -97,7 +91,13 @@ class Trainer:
                 result.data_seconds,
             )
         )
+        self._tell_more("training", result.more)
         self._between_steps()
+
+    def _tell_more(self, what: str, means: dict[str, float]) -> None:
+        """Record what an objective tells beside the loss, which only that of preferences does."""
+        if means:
+            self.recorder.preference(PreferenceRecord(self.step, what, **means))
 
     def _look_at(self, result: UpdateResult) -> None:
         """Stop or go on after an update that was not made."""
@@ -128,49 +128,47 @@ class Trainer:
         elif saves or self.world.any(self._retry_at is not None and time.monotonic() >= self._retry_at):
             self._save(validation)
 
-    def _measure(self) -> Validation:
-        mask_by = self.dataset.manifest.bos_id if self.config.document_mask else None
-        batch, dtype = self.updater.batch, self.config.dtype
-        network, stream = self.updater.network, self.dataset.validation
-        validation = evaluate(network, stream, self.config.eval_tokens, batch, dtype, self.world, mask_by)
-        self.recorder.validation(ValidationRecord(self.step, validation.loss, validation.bits_per_byte))
+    def _measure(self) -> Validation | None:
+        validation = self.task.measure(self.updater.network, self.updater.batch, self.world)
+        if validation is not None:
+            self.recorder.validation(ValidationRecord(self.step, validation.loss, validation.bits_per_byte))
+            self._tell_more("validation", validation.more)
         gc.collect()
         return validation
 
     def _tell(self) -> None:
-        model = self._model()
+        model = self.task.model(self.updater.network, self._name)
         if self.world.is_first and self.tell is not None:
             for prompt, text in self.tell(model):
                 self.recorder.sample(self.step, prompt, text)
 
-    def _model(self) -> Model:
-        """The network as a Model: its own memory on a CPU, copies elsewhere. Every rank has to ask."""
-        tensors = {name: Tensor.from_array(whole(p).numpy()) for name, p in self.updater.network.named_parameters()}
-        return Model(self.recipe.model, tensors, name=f"step {self.step}", source_format="training")
+    @property
+    def _name(self) -> str:
+        return f"step {self.step}"
 
     def _save(self, validation: Validation | None) -> bool:
         """Write a checkpoint and publish the best; return whether that worked on the first rank, which alone can fail."""
-        model, optimizer = self._model(), self.updater.optimizers.state()
+        contents, optimizer = self.task.contents(self.updater.network, self._name), self.updater.optimizers.state()
         self._retry_at = None
         if self.world.is_first:
             state = replace(
-                run_state(self.recipe, self.dataset, self.world, self.step),
+                run_state(self.task, self.world, self.step),
                 validation_loss=validation and validation.loss,
                 n_skipped=self.n_skipped,
                 scaler={} if self.updater.scaler is None else self.updater.scaler.state_dict(),
             )
             try:
                 arrays = {name: whole(value).numpy() for name, value in optimizer.items()}
-                self._write(state, model, arrays)
+                self._write(state, contents, arrays)
             except (OSError, LlamitaError) as error:
                 self._retry_at = time.monotonic() + RETRY_SECONDS
                 self.recorder.note(f"checkpoint of step {self.step}: {error}; the run goes on and tries again")
         return not self.world.any(self._retry_at is not None)
 
-    def _write(self, state: RunState, model: Model, optimizer: dict) -> None:
+    def _write(self, state: RunState, contents: Contents, optimizer: dict) -> None:
         folder = self.folder / CHECKPOINTS
         self.recorder.sync()  # a log is never behind the checkpoint that goes on from it
-        written = checkpoint.save(folder, state, model, self.dataset.folder, optimizer)
+        written = checkpoint.save(folder, state, contents, optimizer)
         best = checkpoint.best_of(folder)
         if best is None or best[1] == state.step:
             checkpoint.publish(written, self.folder)
@@ -198,20 +196,7 @@ def _no_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def run_state(recipe: Recipe, dataset: Dataset, world: World, step: int) -> RunState:
+def run_state(task: Task, world: World, step: int) -> RunState:
     """The state of a run as this process would write it."""
     threads = torch.get_num_threads()
-    return RunState(step, recipe.to_dict(), dataset.fingerprint, world.n_ranks, threads, world.device.type)
-
-
-def load_weights(network: Llama, model: Model) -> None:
-    """Copy the weights of a float32 model into a network of the same config."""
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(torch.from_numpy(model.tensors[name].dequantize().copy()))
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor on the CPU, collected from all ranks where they share it out; without a copy where that can be."""
-    tensor = tensor.detach()
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+    return RunState(step, task.recipe.to_dict(), task.fingerprint, world.n_ranks, threads, world.device.type, base=task.base)

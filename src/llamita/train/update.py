@@ -1,22 +1,23 @@
 """One update of the weights: batches, gradients, clipping, optimizer. The inside of the training loop.
 
-Everything that is random here is seeded by the step, so that the update after step s is the same in any run that gets there.
+What is learned from which samples is objective.py's. Everything that is random here is seeded by the step, so that the update
+after step s is the same in any run that gets there.
 """
 
 import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from llamita.errors import SettingError
-from llamita.train.batches import Batches
-from llamita.train.config import Recipe
-from llamita.train.network import Llama, document_starts_of
+from llamita.train.config import TrainConfig
+from llamita.train.network import Llama
+from llamita.train.objective import Batch, Objective
 from llamita.train.optimizer import Optimizers
 from llamita.train.schedule import learning_rate
 from llamita.train.world import World
@@ -28,21 +29,21 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class UpdateResult:
     """What one update was like. finite: False where it was not made, because loss or gradient was not a finite number."""
 
-    loss: float  # mean cross entropy of all its tokens, nats
+    loss: float  # mean of all its samples
     gradient_norm: float  # before clipping
     learning_rate: float
     finite: bool
     data_seconds: float  # of waiting for tokens
     seconds: float
+    more: dict[str, float] = field(default_factory=dict)  # further means that the objective tells
 
 
 class Updater:
     """A network with its optimizers, ready to be updated step by step."""
 
-    def __init__(self, recipe: Recipe, network: Llama, batches: Batches | None, world: World, bos_id: int = 1) -> None:
+    def __init__(self, config: TrainConfig, network: Llama, objective: Objective, world: World) -> None:
         """Spread the network over the ranks. Raises SettingError where they cannot share an update's sequences evenly."""
-        self.config, self.context, self.world, self.batches = recipe.training, recipe.model.context, world, batches
-        self.bos_id = bos_id
+        self.config, self.world, self.objective = config, world, objective
         n_sequences = self.config.sequences_per_update
         if n_sequences % world.n_ranks:
             raise SettingError(
@@ -96,9 +97,10 @@ class Updater:
 
         DDP sorts them after its first backward pass; a resumed run would add its first gradients up in another order.
         """
-        ids = torch.zeros(self.batch, self.context, dtype=torch.int64, device=self.world.device)
+        first = self.world.rank * self.n_own
+        batch = self.objective.read(0, first, first + self.batch).to(self.world.device)
         with self.world.without_exchange(self.spread, last=True):
-            self._loss(ids, ids).backward()
+            self._means(batch)[0].backward()
         self._forget_gradients()
 
     def run(self, step: int, rate: float | None = None) -> UpdateResult:
@@ -106,7 +108,7 @@ class Updater:
         started = time.perf_counter()
         torch.manual_seed(hash_of(self.config.seed, step, self.world.rank))
         self.network.train()
-        loss, data_seconds = self._gradients(step)
+        (loss, *more), data_seconds = self._gradients(step)
         norm = self._clip()
         finite = math.isfinite(loss) and math.isfinite(norm)
         rate = learning_rate(self.config, step) if rate is None else rate
@@ -116,29 +118,30 @@ class Updater:
             self.scaler.update()
             finite = finite or math.isfinite(loss)  # it lowers its factor by itself
         self._forget_gradients()
-        return UpdateResult(loss, norm, rate, finite, data_seconds, time.perf_counter() - started)
+        told = dict(zip(self.objective.more, more, strict=True))
+        return UpdateResult(loss, norm, rate, finite, data_seconds, time.perf_counter() - started, told)
 
-    def _gradients(self, step: int) -> tuple[float, float]:
-        """Fill the gradients with the mean over the update's sequences; return the loss and the seconds spent on data."""
-        assert self.batches is not None
-        n_batches, data_seconds = self.n_own // self.batch, 0.0
-        total = torch.zeros((), device=self.world.device)
+    def _gradients(self, step: int) -> tuple[list[float], float]:
+        """Fill the gradients with those of the update's mean; return the objective's means and the seconds spent on data."""
+        n_batches, n_ranks, data_seconds = self.n_own // self.batch, self.world.n_ranks, 0.0
+        weight = self.objective.weight(step)
+        total = torch.zeros(1 + len(self.objective.more), device=self.world.device)
         for i in range(n_batches):
             started = time.perf_counter()
             first = self.world.rank * self.n_own + i * self.batch
-            arrays = self.batches.read(step, first, first + self.batch)
-            ids, targets = (torch.from_numpy(array).to(self.world.device, non_blocking=True) for array in arrays)
+            batch = self.objective.read(step, first, first + self.batch)
+            parts = weight / max(1, batch.weight * n_ranks)  # ranks are averaged afterwards
+            batch = batch.to(self.world.device)
             data_seconds += time.perf_counter() - started
             with self.world.without_exchange(self.spread, last=i == n_batches - 1):
-                loss = self._loss(ids, targets) / n_batches
-                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-            total += loss.detach()
-        return self.world.sum(total).item() / self.world.n_ranks, data_seconds
+                means = [mean / parts for mean in self._means(batch)]
+                (means[0] if self.scaler is None else self.scaler.scale(means[0])).backward()
+            total += torch.stack(means).detach()
+        return [value / n_ranks for value in self.world.sum(total).tolist()], data_seconds
 
-    def _loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        starts = document_starts_of(ids, self.bos_id) if self.config.document_mask else None
+    def _means(self, batch: Batch) -> list[Tensor]:
         with autocast(self.config.dtype, self.world.device):
-            return self.forward(ids, targets, starts)
+            return self.objective.means(self.forward, batch)
 
     def _clip(self) -> float:
         """Shorten the gradient to the longest allowed; return its length before."""
