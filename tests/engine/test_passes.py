@@ -203,3 +203,26 @@ def test_a_slot_goes_on_from_what_another_has_read(engine: Engine):
     assert np.array_equal(engine.logits_buffer[0], logits)
     first.close()
     second.close()
+
+
+def test_logprobs_of_any_ids_are_the_log_softmax_of_the_logits(engine: Engine):
+    ids, others = random_ids(CASE, 30), np.array(random_ids(CASE, 30)[::-1])
+    expected = log_softmax(engine.logits(ids))
+    sequence = engine.sequence(Sampling(temperature=0))
+    sequence.append(ids)
+    sequence.n_alternatives = 0
+    engine.run_pass([Reading(sequence, 30, wants_logits=True)])
+    sequence.close()
+    assert engine.logprobs(others) == pytest.approx(expected[np.arange(30), others], abs=2e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_makes_no_numbers_draws_an_id_of_its_vocabulary(temperature: float):
+    model = make_model(CASE, "f32")
+    model.tensors["norm"].data[:] = np.nan
+    with Engine(model, n_threads=1) as engine:
+        sequence = engine.sequence(Sampling(temperature=temperature))
+        sequence.append([5])
+        sequence.n_alternatives = 3
+        assert all(0 <= token_id < CASE.config.vocab_size for token_id in (sequence.next(), sequence.next()))
+        assert np.isnan(engine.logprobs(np.array([5])))

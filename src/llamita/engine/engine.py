@@ -30,6 +30,8 @@ from llamita.engine.state import (
     PAIR_FLOATS,
     PARKED,
     QUERY,
+    RANK_LARGEST,
+    RANK_SUM,
     RANKING_FLOATS,
     SAMPLER,
     SPAN_FIELDS,
@@ -284,6 +286,16 @@ class Engine:
         of other rows with logits come behind them, in order, and tell of the id that follows. Not without ranking.
         """
         return score_of(self._rankings[place], self._ranking_ids[place], n_alternatives)
+
+    def logprobs(self, ids: np.ndarray) -> np.ndarray:
+        """Log-probability of one id for each row of logits of the last pass, in order: float64 (n,). Not without ranking.
+
+        NaN where the model made no numbers.
+        """
+        rankings = self._rankings[: len(ids)].astype(np.float64)
+        logits = self.logits_buffer[np.arange(len(ids)), ids]
+        with np.errstate(divide="ignore"):  # a sum of 0 is one of no numbers
+            return logits - rankings[:, RANK_LARGEST] - np.log(rankings[:, RANK_SUM])
 
     def hidden_states(self, first: int, n: int) -> np.ndarray:
         """Final hidden states, behind the last norm, of the last pass's rows that wanted them, from `first`: float64 (n, D)."""

@@ -44,13 +44,14 @@ def draw_coin(sampler):
 
 @kernel
 def argmax(logits, n_vectors):
-    """The lowest index of the largest of 16 * n_vectors numbers."""
+    """The lowest index of the largest of 16 * n_vectors numbers; 0 where none is a number, as a broken model makes them."""
     best, index = load(logits, 0), splat_i32(np.int32(0))
     for i in range(1, n_vectors):
         v = load(logits, i * LANES)
         index = choose_if_greater(v, best, splat_i32(np.int32(i)), index)
         best = maximum(v, best)
-    return lowest_index_of(best, reduce_max(best), index)
+    found = lowest_index_of(best, reduce_max(best), index)
+    return found if found < n_vectors * LANES else np.int64(0)
 
 
 @piece
