@@ -39,8 +39,8 @@ def with_special_tokens(tokenizer: Tokenizer, marks: Sequence[str]) -> Tokenizer
     [32000]
     """
     for mark in marks:
-        if not mark or not mark.isprintable() or " " in mark or len(mark) > LONGEST_CHARACTERS:
-            expected = f"1 to {LONGEST_CHARACTERS} characters without blanks"
+        if not 2 <= len(mark) <= LONGEST_CHARACTERS or not mark.isprintable() or " " in mark:
+            expected = f"2 to {LONGEST_CHARACTERS} characters without blanks"
             raise TokenizerError(f"special token: found {mark!r}, expected {expected}")
     wanted = [mark for mark in dict.fromkeys(marks) if mark not in tokenizer.special_tokens]
     if not wanted:

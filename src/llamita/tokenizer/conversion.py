@@ -1,18 +1,18 @@
 """From one kind of tokenizer to another: tokenizer.bin from tokenizer.model and back, and padding for a model with more rows.
 
 A tokenizer.bin knows only byte-pair pieces with scores, and that ids 0, 1 and 2 are unknown, BOS and EOS: other vocabularies
-are refused. Knows no path; formats/ reads and writes the files.
+are refused. Other control pieces get a score at which run.c never merges them, by which our reader knows them again. Knows no path; formats/ reads and writes the files.
 """
 
 from llamita.errors import TokenizerError
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.library import LibraryTokenizer
-from llamita.tokenizer.llama2c import BOS_ID, BOS_PIECE, EOS_ID, EOS_PIECE, UNK_ID, Llama2cTokenizer
+from llamita.tokenizer.llama2c import BOS_ID, BOS_PIECE, EOS_ID, EOS_PIECE, PADDING_PIECE, UNK_ID, Llama2cTokenizer
+from llamita.tokenizer.merging import LOWEST_SCORE
 from llamita.tokenizer.ranked import to_scored
 from llamita.tokenizer.sentencepiece import BPE, BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, Rules, SentencePieceTokenizer
 
 _LEAST_SHARE = 0.9  # of a model's rows that a tokenizer of its own stands for; real ones are padded by 3 % at most
-_PADDING_SCORE = -1e10  # which run.c never merges
 
 
 def to_llama2c(tokenizer: Tokenizer) -> Llama2cTokenizer:
@@ -30,8 +30,10 @@ def to_llama2c(tokenizer: Tokenizer) -> Llama2cTokenizer:
         raise TokenizerError(f"ids of unknown, BOS and EOS: found {ids}, expected {(UNK_ID, BOS_ID, EOS_ID)} as run.c has them")
     pieces = [piece.replace(SPACE, " ").encode("utf-8") for piece in source.pieces]
     pieces[BOS_ID], pieces[EOS_ID] = BOS_PIECE, EOS_PIECE
-    padding = [b"[PAD%d]" % token_id for token_id in range(len(pieces), source.vocab_size)]
-    return Llama2cTokenizer(pieces + padding, source.scores + [_PADDING_SCORE] * len(padding))
+    padding = [PADDING_PIECE % token_id for token_id in range(len(pieces), source.vocab_size)]
+    typed = enumerate(zip(source.scores, source.types, strict=True))
+    scores = [LOWEST_SCORE if kind == CONTROL and token_id > EOS_ID else score for token_id, (score, kind) in typed]
+    return Llama2cTokenizer(pieces + padding, scores + [LOWEST_SCORE] * len(padding))
 
 
 def to_sentencepiece(tokenizer: Tokenizer) -> SentencePieceTokenizer:
@@ -47,7 +49,9 @@ def to_sentencepiece(tokenizer: Tokenizer) -> SentencePieceTokenizer:
     if not byte_pieces <= set(tokenizer.pieces):
         byte_pieces, rules = set(), Rules(model_type=BPE, remove_extra_whitespaces=False)
     types = [BYTE if piece in byte_pieces else NORMAL for piece in tokenizer.pieces]
-    types[UNK_ID], types[BOS_ID], types[EOS_ID] = UNKNOWN, CONTROL, CONTROL
+    for token_id in tokenizer.special_tokens.values():
+        types[token_id] = CONTROL
+    types[UNK_ID] = UNKNOWN
     try:
         pieces = [piece.decode("utf-8").replace(" ", SPACE) for piece in tokenizer.pieces]
     except UnicodeDecodeError as error:

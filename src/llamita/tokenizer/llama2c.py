@@ -1,8 +1,9 @@
 """llama2.c's tokenizer.bin: pieces with scores, and the byte-pair merging that run.c does with them.
 
 The same ids as run.c, by another way: run.c looks at every pair again after each merge, here a heap knows the best pair and a
-text is cut where no piece can reach across. Parsing builds no dictionary: decoding does not need it. Knows no model, no path;
-the number of entries is where the file ends. Source: run.c and tokenizer.py of llama2.c.
+text is cut where no piece can reach across. Parsing builds no dictionary: decoding does not need it. The file has no place for special
+tokens but three; others are pieces that run.c never merges, which only we take for special. Knows no model, no path; the number
+of entries is where the file ends. Source: run.c and tokenizer.py of llama2.c.
 """
 
 import math
@@ -11,17 +12,19 @@ import struct
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from os import PathLike
-from types import MappingProxyType
 
 from llamita.errors import ModelFileError, TokenizerError
 from llamita.tokenizer.decoder import decode
 from llamita.tokenizer.marks import encode_marked
-from llamita.tokenizer.merging import Merger
+from llamita.tokenizer.merging import LOWEST_SCORE, Merger
 
 MAX_PIECES = 1 << 22  # no real vocabulary comes near
 UNK_ID, BOS_ID, EOS_ID = 0, 1, 2  # run.c knows no others
 BOS_PIECE, EOS_PIECE = b"\n<s>\n", b"\n</s>\n"  # what tokenizer.py writes in place of <s> and </s>
 BYTE_PIECE = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
+PADDING_PIECE = b"[PAD%d]"
+
+_SPECIAL_TOKENS = {"<unk>": UNK_ID, "<s>": BOS_ID, "</s>": EOS_ID}
 
 
 class Llama2cTokenizer:
@@ -31,7 +34,6 @@ class Llama2cTokenizer:
     eos_id = EOS_ID
     adds_space = True
     adds_bos = True
-    special_tokens: Mapping[str, int] = MappingProxyType({"<unk>": UNK_ID, "<s>": BOS_ID, "</s>": EOS_ID})
 
     def __init__(self, pieces: list[bytes], scores: list[float]) -> None:
         if len(pieces) != len(scores):
@@ -45,6 +47,17 @@ class Llama2cTokenizer:
     def vocab_size(self) -> int:
         """Number of pieces."""
         return len(self.pieces)
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Unknown, BOS and EOS, and the pieces that run.c never merges: the marks of a chat, but not padding."""
+        return self._special_tokens
+
+    @cached_property
+    def _special_tokens(self) -> Mapping[str, int]:
+        never_merged = [i for i, score in enumerate(self.scores) if score <= LOWEST_SCORE and i > EOS_ID]
+        marks = {self.pieces[i]: i for i in never_merged if self.pieces[i] != PADDING_PIECE % i}
+        return _SPECIAL_TOKENS | {mark.decode("utf-8", "replace"): token_id for mark, token_id in marks.items()}
 
     def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
         """The ids of a text, equal to run.c's; raise TokenizerError where the text is no Unicode.
@@ -60,7 +73,7 @@ class Llama2cTokenizer:
         return ids
 
     def encode_marked(self, text: str) -> list[int]:
-        """The ids of a text in which <s> and </s> are BOS and EOS; see Tokenizer.encode_marked."""
+        """The ids of a text in which special tokens are written out; see Tokenizer.encode_marked."""
         return encode_marked(self, text)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -71,11 +84,15 @@ class Llama2cTokenizer:
         """What a token adds to a text; raise TokenizerError for an id outside the vocabulary."""
         if not 0 <= token_id < len(self.pieces):
             raise TokenizerError(f"token id: found {token_id}, expected 0 to {len(self.pieces) - 1}")
-        if token_id <= EOS_ID:
+        if token_id <= EOS_ID or (self.scores[token_id] <= LOWEST_SCORE and token_id in self._special_ids):
             return b""
         piece = self.pieces[token_id]
         byte = BYTE_PIECE.fullmatch(piece)
         return bytes.fromhex(byte[1].decode()) if byte else piece
+
+    @cached_property
+    def _special_ids(self) -> set[int]:
+        return set(self._special_tokens.values())
 
     @cached_property
     def _merger(self) -> Merger:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 
-_LOWEST_SCORE = -1e10  # run.c starts its search here, so pairs at or below it are never merged
+LOWEST_SCORE = -1e10  # run.c starts its search here, so pairs at or below it are never merged
 _LONG_WORD = 48
 _CACHED_WORDS = 1 << 16
 
@@ -97,6 +97,6 @@ class Merger:
     def _pair(self, left_id: int, right_id: int) -> tuple[float, int, int, int] | None:
         """(-score, left id, right id, merged id), or None where the two do not make a piece."""
         merged_id = self._ids.get(self._pieces[left_id] + self._pieces[right_id])
-        if merged_id is None or self._scores[merged_id] <= _LOWEST_SCORE:
+        if merged_id is None or self._scores[merged_id] <= LOWEST_SCORE:
             return None
         return -self._scores[merged_id], left_id, right_id, merged_id
