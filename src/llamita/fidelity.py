@@ -12,7 +12,7 @@ import numpy as np
 from llamita.engine import Engine
 from llamita.errors import SettingError
 from llamita.model import Model
-from llamita.quant import FLOAT_DTYPES, GGML_DTYPES
+from llamita.quant import FLOAT_DTYPES, GGML_DTYPES, ComputedTensor
 
 MAX_TOKENS = 1024
 MAX_LOGITS_BYTES = 256 << 20  # of the source, held until the other model has told its own
@@ -100,7 +100,8 @@ def split(ids: list[int], begin: list[int], model: Model) -> list[list[int]]:
 def coarsest_change(source: Model, other: Model) -> str:
     """The key of BOUNDS for two forms of one model: the coarsest dtype that a weight was brought to.
 
-    Where a weight of either is quantized it is q8_0 at least: activations become int8 there, and only there.
+    Where a weight of either is quantized it is q8_0 at least: activations become int8 there, and only there. A weight that is
+    computed for the source was brought to its dtype, too.
     """
     order = list(BOUNDS)
     changed = {
@@ -108,6 +109,7 @@ def coarsest_change(source: Model, other: Model) -> str:
         for name, tensor in other.tensors.items()
         if (tensor.dtype, tensor.group) != (source.tensors[name].dtype, source.tensors[name].group)
     }
+    changed |= {tensor.dtype for tensor in source.tensors.values() if isinstance(tensor, ComputedTensor)}
     stored = {tensor.dtype for model in (source, other) for tensor in model.tensors.values()}
     if stored - {*FLOAT_DTYPES}:
         changed.add("q8_0")

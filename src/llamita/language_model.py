@@ -267,14 +267,16 @@ def load(
     context: int | None = None,
     n_sequences: int = 1,
     dtype: str | None = None,
+    adapter: str | PathLike[str] | None = None,
 ) -> LanguageModel:
     """Open a model: a file, a folder, the name of a bundled model, or smollm2, where its package is installed.
 
     tokenizer: its file, where none lies beside the model. n_threads: one per core when left out. context: tokens to make room
     for, the model's own when left out. n_sequences: how many texts generate_many tells at once. dtype: q8_0 or q4_0 quantizes
-    the weights when the model is opened first, and keeps them in the cache folder. Raises LlamitaError.
+    the weights when the model is opened first, and keeps them in the cache folder. adapter: the folder of a LoRA adapter, as
+    PEFT and `llamita finetune` write it. Raises LlamitaError.
     """
-    return LanguageModel(read_model(find_model(path), tokenizer, dtype), n_threads, context, n_sequences)
+    return LanguageModel(read_model(find_model(path), tokenizer, dtype, adapter), n_threads, context, n_sequences)
 
 
 def find_model(path: str | PathLike[str]) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llamita.cli import debug_option
+from llamita.cli.adapter_option import adapter_option, name_with
 from llamita.cli.sampling_options import as_text, engine_options, further_sampling_options, sampling_of, sampling_options
 from llamita.cli.template_option import template_option, template_source
 
@@ -24,6 +25,7 @@ TEMPERATURE = 0.7  # lower than that of stories: an answer may be right or wrong
 @sampling_options(temperature=TEMPERATURE, what="answers")
 @click.option("-n", "--tokens", type=click.IntRange(min=0), default=0, help="Tokens of an answer at most; 0: all that fit.")
 @click.option("-z", "--tokenizer", metavar="PATH", default=None, help="tokenizer.bin, .model or .json; else the model's own.")
+@adapter_option
 @template_option("The")
 @click.option(
     "--at-limit",
@@ -49,9 +51,10 @@ def command(model: str, prompt: str | None, system: str, tokens: int, template: 
     from llamita.language_model import load
 
     chosen = model or chosen_model()
-    name = Path(chosen).stem
+    name = name_with(Path(chosen).stem, flags["adapter"])
     sampling, source = sampling_of(flags), template_source(template)
-    with load(chosen, flags["tokenizer"], flags["threads"], flags["context"], dtype=flags["dtype"]) as opened:
+    opening = (flags["tokenizer"], flags["threads"], flags["context"])
+    with load(chosen, *opening, dtype=flags["dtype"], adapter=flags["adapter"]) as opened:
         talk = Conversation(opened, sampling, source, as_text(system) or "", tokens, flags["stop"], at_limit)
         with closing(talk):
             introduce(talk, name, is_chosen=bool(model), has_template=bool(template))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from llamita.cli import debug_option
+from llamita.cli.adapter_option import adapter_option
 from llamita.cli.screen import print_table
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ LONGEST_TEXT_BYTES = 1 << 20
     "where the format has it, or f32.",
 )
 @click.option("-z", "--tokenizer", metavar="PATH", default=None, help="The tokenizer to go with it; else the one beside IN.")
+@adapter_option
 @click.option("--verify", is_flag=True, help="Read OUT back and compare it with IN on real text; exit 1 past a bound.")
 @click.option("--verify-text", metavar="FILE", default=None, help="A text for it; else tales that come with llamita.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines and a table.")
@@ -59,6 +61,7 @@ def command(
     version: str | None,
     dtype: str | None,
     tokenizer: str | None,
+    adapter: str | None,
     verify: bool,
     verify_text: str | None,
     as_json: bool,
@@ -71,6 +74,7 @@ def command(
     \b
         llamita export /path/to/7B-chat llama2_7b_chat.bin
         llamita export stories15M.bin stories15M.gguf --dtype q8_0 --verify
+        llamita export my_model merged.gguf --adapter my_adapter
     """
     from llamita.errors import ModelError
     from llamita.formats import read_model
@@ -82,9 +86,9 @@ def command(
         raise click.UsageError("--version: found it beside --to, expected one of the two")
     to = to or (VERSIONS[version] if version else format_of(target, dtype))
     check_dtype(to, dtype)
-    model = read_model(find_model(source), tokenizer)
+    model = read_model(find_model(source), tokenizer, adapter=adapter)
     text = text_for(model, verify_text) if verify or verify_text else None
-    facts = write(model, Path(target), to, dtype)
+    facts = write(model, Path(target), to, dtype, adapter)
     if not as_json:
         show(facts)
     complaints = []
@@ -99,15 +103,16 @@ def command(
         raise ModelError(f"{target}: {'; '.join(complaints)}")
 
 
-def write(model: "Model", path: Path, to: str, dtype: str | None) -> dict:
+def write(model: "Model", path: Path, to: str, dtype: str | None, adapter: str | None) -> dict:
     """Write the model and, beside a llama2.c file, its tokenizer; return what there is now."""
     from llamita.cli.progress import counted
     from llamita.formats import weight_paths, write_model
+    from llamita.formats.adapter import adapter_paths
     from llamita.formats.target import check_target
     from llamita.formats.writing import default_dtype, expected_bytes
 
     dtype = dtype or default_dtype(model, to)
-    check_target(path, to, weight_paths(model))
+    check_target(path, to, [*weight_paths(model), *(adapter_paths(adapter) if adapter else ())])
     started = time.monotonic()
     with counted("writing", expected_bytes(model, to, dtype)) as progress:
         write_model(model, path, to, dtype=dtype, progress=progress)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llamita.cli import debug_option
+from llamita.cli.adapter_option import adapter_option
 from llamita.cli.screen import print_table
 
 if TYPE_CHECKING:
@@ -34,16 +35,23 @@ STORED_AS = {
 @click.option(
     "--context", type=click.IntRange(min=1), default=None, help="Tokens to make room for; else as the model was trained."
 )
+@adapter_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @debug_option
-def command(model: str, context: int | None, as_json: bool) -> None:
-    """Show what MODEL holds: shapes, parameters, bytes, memory. No weight is read."""
+def command(model: str, context: int | None, adapter: str | None, as_json: bool) -> None:
+    """Show what MODEL holds: shapes, parameters, bytes, memory. No weight is read.
+
+    With an adapter also what that changes, and what both together take to run.
+    """
     from llamita.formats import read_model
     from llamita.language_model import find_model
     from llamita.simd.isa import detect_isa
 
     opened = read_model(find_model(model))
-    facts = describe(opened, context or opened.config.context) | {"instruction_set": detect_isa()}
+    context = context or opened.config.context
+    facts = describe(opened, context) | {"instruction_set": detect_isa()}
+    if adapter:
+        facts |= describe_adapter(opened, read_model(find_model(model), adapter=adapter), adapter, context)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
@@ -62,6 +70,29 @@ def describe(model: "Model", context: int) -> dict:
         "file": sum_of_the_file(model),
         "memory": memory_for(model.config, model.n_bytes, context),
     }
+
+
+def describe_adapter(base: "Model", changed: "Model", path: str, context: int) -> dict:
+    """What inspect knows of an adapter, and of the model with it."""
+    from llamita.formats.adapted_model import brings_tokenizer
+    from llamita.formats.adapter import adapter_paths, read_adapter
+
+    adapter = read_adapter(path, base.config)
+    names = sorted({re.sub(r"^layers\.\d+\.", "", name) for name in [*adapter.pairs, *adapter.whole, *adapter.rows]})
+    facts = {
+        "path": adapter.name,
+        "base": adapter.base,
+        "rank": adapter.rank,
+        "alpha": adapter.alpha,
+        "rslora": adapter.use_rslora,
+        "changes": names,
+        "parameters": adapter.n_parameters,
+        "bytes": sum(file.stat().st_size for file in adapter_paths(path)),
+        "vocab_size": changed.config.vocab_size,
+        "tokenizer": brings_tokenizer(path),
+        "chat_template": changed.chat_template != base.chat_template,
+    }
+    return {"adapter": facts, "memory": memory_for(changed.config, changed.n_bytes, context)}
 
 
 def shapes_of(model: "Model") -> list[dict]:
@@ -145,6 +176,10 @@ def show(facts: dict) -> None:
     sums = [(row["what"], row["count"], row["bytes_each"], row["bytes"]) for row in facts["file"]]
     sums.append(("the file", "", "", sum(row["bytes"] for row in facts["file"])))
     print_table("The file, byte by byte", ("what", "count", "x bytes", "= bytes"), sums)
+    if adapter := facts.get("adapter"):
+        changes = adapter | {"changes": ", ".join(adapter["changes"])}
+        brought = {name: "its own" if adapter[name] else "the model's" for name in ("tokenizer", "chat_template")}
+        print_table("Adapter", ("field", "value"), list((changes | brought).items()))
     rows = [
         ("weights", memory["weight_bytes"]),
         (f"keys and values: {memory['context_tokens']:,} tokens x {memory['kv_bytes_per_token']:,}", memory["kv_bytes"]),

@@ -6,6 +6,7 @@ Reads flags and opens the model; story.py tells (-m generate), talk.py talks (-m
 import click
 
 from llamita.cli import debug_option
+from llamita.cli.adapter_option import adapter_option
 from llamita.cli.sampling_options import as_text, engine_options, further_sampling_options, sampling_of, sampling_options
 
 
@@ -15,6 +16,7 @@ from llamita.cli.sampling_options import as_text, engine_options, further_sampli
 @sampling_options(temperature=1.0, what="story")
 @click.option("-n", "--tokens", default=256, help="Tokens in all, the prompt included; 0 fills the context.")
 @click.option("-z", "--tokenizer", metavar="PATH", default=None, help="tokenizer.bin, .model or .json; else the model's own.")
+@adapter_option
 @click.option(
     "-m", "--mode", type=click.Choice(["generate", "chat"]), default="generate", help="Tell a story or talk (Llama 2 chat)."
 )
@@ -40,7 +42,8 @@ def command(model: str, prompt: str | None, tokens: int, mode: str, system: str 
 
     sampling = sampling_of(flags)
     n_at_once = min(flags["samples"], 8)
-    with load(model, flags["tokenizer"], flags["threads"], flags["context"], n_at_once, flags["dtype"]) as opened:
+    opening = (flags["tokenizer"], flags["threads"], flags["context"], n_at_once, flags["dtype"], flags["adapter"])
+    with load(model, *opening) as opened:
         limit = opened.engine.context if tokens <= 0 else min(tokens, opened.engine.context)
         if mode == "chat":
             talk(opened, sampling, limit, as_text(prompt), as_text(system))

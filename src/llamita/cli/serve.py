@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llamita.cli import debug_option
+from llamita.cli.adapter_option import adapter_option, name_with
 from llamita.cli.sampling_options import engine_options
 from llamita.cli.template_option import template_option, template_source
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--alias", metavar="NAME", default=None, help="What clients call the model; else as MODEL is called.")
 @click.option("--strict-model", is_flag=True, help="Refuse requests that call the model by another name.")
 @click.option("-z", "--tokenizer", metavar="PATH", default=None, help="Its tokenizer; else the one beside the model.")
+@adapter_option
 @template_option("Its")
 @click.option("--slots", type=click.IntRange(1, 256), default=8, help="Texts that are written at once.")
 @click.option("--max-queue", type=click.IntRange(0), default=64, help="Texts that may wait; more are refused with 429.")
@@ -50,7 +52,7 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
 
     path = find_model(model)
     settings = Settings(
-        name=alias or name_of(model),
+        name=alias or name_with(name_of(model), flags["adapter"]),
         host=flags["host"],
         port=flags["port"],
         api_key=flags["api_key"],
@@ -67,7 +69,7 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
         from llamita.serve.scheduler import Scheduler
         from llamita.serve.served_model import open_served
 
-        opened = read_model(path, tokenizer, flags["dtype"])
+        opened = read_model(path, tokenizer, flags["dtype"], flags["adapter"])
         scheduler = Scheduler(opened, flags["threads"], flags["context"], flags["slots"], flags["max_queue"])
         return open_served(opened, settings, scheduler)
 

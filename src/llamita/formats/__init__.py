@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llamita.errors import ModelFileError
 from llamita.files import map_file
-from llamita.formats.file_names import CONFIG_NAME, MAIN_NAMES, OLD_TORCH_MAGIC, PARAMS_NAME, WEIGHTS_NAME, ZIP_MAGIC
+from llamita.formats.file_names import (
+    ADAPTER_CONFIG_NAME,
+    CONFIG_NAME,
+    MAIN_NAMES,
+    OLD_TORCH_MAGIC,
+    PARAMS_NAME,
+    WEIGHTS_NAME,
+    ZIP_MAGIC,
+)
 from llamita.formats.gguf_types import MAGIC as GGUF_MAGIC
 from llamita.formats.tokenizer_files import find_tokenizer, read_tokenizer, write_tokenizer
 from llamita.model import Model, check_tokenizer_fits
@@ -35,25 +43,40 @@ def __getattr__(name: str) -> object:
     return _format("writing").write_model
 
 
-def read_model(path: str | PathLike[str], tokenizer: str | PathLike[str] | None = None, dtype: str | None = None) -> Model:
+def read_model(
+    path: str | PathLike[str],
+    tokenizer: str | PathLike[str] | None = None,
+    dtype: str | None = None,
+    adapter: str | PathLike[str] | None = None,
+) -> Model:
     """Read a model file, or a folder of Hugging Face, of Meta or with one model file, with the tokenizer named or found there.
 
     A tokenizer inside the file comes first; one beside it counts only if it has as many tokens as the model, or somewhat fewer
     where the model may be padded, as those in llama2.c's files are not. Without one, Model.tokenizer is None. Weights stay on
-    disk until they are touched. dtype q8_0 or q4_0: quantized, see quantized_copy.py. Raises ModelFileError; ModelError for a
-    tokenizer that is named, or inside, and does not fit.
+    disk until they are touched. dtype q8_0 or q4_0: quantized, see quantized_copy.py. adapter: the folder of a LoRA adapter to
+    apply; its own tokenizer and chat template come before the model's. Raises ModelFileError; ModelError for a tokenizer that
+    is named, or inside, and does not fit.
     """
-    model = _read_as_stored(path, tokenizer)
-    return model if dtype is None else _format("quantized_copy").quantized(model, dtype, weight_paths(model))
+    model = _read_as_stored(path, tokenizer, adapter)
+    if dtype is None:
+        return model
+    digest = "" if adapter is None else _format("adapter").adapter_digest(adapter)
+    return _format("quantized_copy").quantized(model, dtype, weight_paths(model), digest)
 
 
-def _read_as_stored(path: str | PathLike[str], tokenizer: str | PathLike[str] | None) -> Model:
+def _read_as_stored(
+    path: str | PathLike[str], tokenizer: str | PathLike[str] | None, adapter: str | PathLike[str] | None
+) -> Model:
     name, source = _find_model(Path(path))
     read = _format(name).read
+    has_other = tokenizer is not None or (adapter is not None and _format("adapted_model").brings_tokenizer(adapter))
+    model = read(source, vocabulary=False) if has_other and name == "gguf" else read(source)
+    if adapter is not None:
+        model = _format("adapted_model").adapted(model, adapter)
     if tokenizer is not None:
-        model = read(source, vocabulary=False) if name == "gguf" else read(source)
         return _with_tokenizer(model, read_tokenizer(tokenizer))
-    model = read(source)
+    if has_other:
+        return _with_tokenizer(*_format("adapted_model").with_adapters_tokenizer(model, adapter, _may_be_padded(model)))
     if model.tokenizer is not None:
         return _with_tokenizer(model, cast(Tokenizer, model.tokenizer))
     beside = source / WEIGHTS_NAME if source.is_dir() else source
@@ -90,6 +113,9 @@ def _find_model(path: Path) -> tuple[str, Path]:
     first_of = _format("gguf").weight_paths
     if len(found := [file for file in sorted(path.glob("*.gguf")) if file == first_of(file)[0]]) == 1:
         return "gguf", found[0]
+    if (path / ADAPTER_CONFIG_NAME).exists():
+        remedy = f"name its base as the model, and the folder with --adapter {path}"
+        raise ModelFileError(path, "folder", "an adapter", "a model", remedy)
     expected = " or ".join([*FOLDERS, *FILES, "one *.gguf"])
     raise ModelFileError(
         path, "folder", f"{len(found)} *.gguf" if found else "no model", expected, "name the model file itself"

@@ -16,7 +16,8 @@ import numpy as np
 from llamita.config import ModelConfig
 from llamita.errors import ModelFileError
 from llamita.files import sha256_of
-from llamita.formats.adapter_config import ADAPTER_CONFIG_NAME, AdapterConfig, read_adapter_config
+from llamita.formats.adapter_config import AdapterConfig, read_adapter_config
+from llamita.formats.file_names import ADAPTER_CONFIG_NAME, ADAPTER_TORCH_NAME, ADAPTER_WEIGHTS_NAME
 from llamita.formats.huggingface import huggingface_name, rotated_heads, to_neighbours
 from llamita.formats.json_text import shown
 from llamita.formats.safetensors import read_tensors
@@ -24,8 +25,6 @@ from llamita.formats.torch_file import read_weights
 from llamita.model import tensor_shapes
 from llamita.quant import Tensor
 
-ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
-ADAPTER_TORCH_NAME = "adapter_model.bin"
 PREFIX = "base_model.model."
 LOW, HIGH = ".lora_A.weight", ".lora_B.weight"
 # An embedding is looked up, not multiplied: what PEFT calls its A is, turned over, the B of the others, and the other way round
@@ -102,11 +101,15 @@ def adapter_folder(path: str | PathLike[str]) -> Path:
     return folder
 
 
-def adapter_digest(folder: str | PathLike[str]) -> str:
+def adapter_paths(path: str | PathLike[str]) -> list[Path]:
+    """The two files of an adapter; raise ModelFileError where there is none."""
+    folder = adapter_folder(path)
+    return [folder / ADAPTER_CONFIG_NAME, _weights_path(folder)]
+
+
+def adapter_digest(path: str | PathLike[str]) -> str:
     """A number of the content of an adapter's files, in hex."""
-    folder = adapter_folder(folder)
-    paths = [folder / ADAPTER_CONFIG_NAME, _weights_path(folder)]
-    return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
+    return hashlib.sha256("".join(map(sha256_of, adapter_paths(path))).encode()).hexdigest()
 
 
 def module_name(name: str) -> str:

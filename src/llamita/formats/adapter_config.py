@@ -16,7 +16,6 @@ from llamita.errors import ModelFileError
 from llamita.files import read_file
 from llamita.formats.json_text import MAX_TEXT_BYTES, parse_object, shown
 
-ADAPTER_CONFIG_NAME = "adapter_config.json"
 T = TypeVar("T", int, float)
 
 # What a field may say, first as the default is; anything else is another computation

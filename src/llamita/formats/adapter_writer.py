@@ -13,8 +13,9 @@ import numpy as np
 from llamita.config import ModelConfig
 from llamita.errors import ModelError
 from llamita.files import atomic_file, atomic_folder
-from llamita.formats.adapter import ADAPTER_TORCH_NAME, ADAPTER_WEIGHTS_NAME, HIGH, LOW, ROWS, Adapter, module_name, stored_name
-from llamita.formats.adapter_config import ADAPTER_CONFIG_NAME, AdapterConfig, adapter_config_values
+from llamita.formats.adapter import HIGH, LOW, ROWS, Adapter, module_name, stored_name
+from llamita.formats.adapter_config import AdapterConfig, adapter_config_values
+from llamita.formats.file_names import ADAPTER_CONFIG_NAME, ADAPTER_TORCH_NAME, ADAPTER_WEIGHTS_NAME
 from llamita.formats.huggingface import rotated_heads
 from llamita.formats.huggingface_writer import to_halves
 from llamita.formats.safetensors import write_tensors

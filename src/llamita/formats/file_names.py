@@ -11,5 +11,10 @@ MAIN_NAMES = (CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME, TORCH_WEIGHTS_NAME, TORCH_I
 
 PARAMS_NAME = "params.json"  # of Meta's folders
 
+# of PEFT's folders
+ADAPTER_CONFIG_NAME = "adapter_config.json"
+ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
+ADAPTER_TORCH_NAME = "adapter_model.bin"
+
 ZIP_MAGIC = b"PK\3\4"
 OLD_TORCH_MAGIC = b"\x80\x02\x8a\x0a"  # how files of torch before 1.6 begin

@@ -21,11 +21,12 @@ DTYPES = ("q8_0", "q4_0")
 LIMIT_BYTES = 20 << 30  # of all copies together; the newest may take more
 
 
-def quantized(model: Model, dtype: str, paths: list[Path]) -> Model:
+def quantized(model: Model, dtype: str, paths: list[Path], adapter: str = "") -> Model:
     """The model with its matrices as q8_0 (groups of 32) or q4_0, norms as they are; rows that 32 does not divide become f16.
 
     paths: the files that its weights lie in; without one, and where no cache folder can be written, the weights are converted
-    in memory. A model that is of this dtype is returned itself. Raises SettingError for another dtype.
+    in memory. adapter: a number of the adapter that was applied to them. A model that is of this dtype is returned itself.
+    Raises SettingError for another dtype.
     """
     if dtype not in DTYPES:
         raise SettingError(f"dtype: found {dtype}, expected {' or '.join(DTYPES)}")
@@ -34,7 +35,7 @@ def quantized(model: Model, dtype: str, paths: list[Path]) -> Model:
     folder = cache_folder() if paths else None
     if folder is None:
         return with_dtype(model, dtype, Q4_GROUP)
-    path = folder / "models" / f"{paths[0].stem}-{dtype}-{fingerprint(paths)}.gguf"
+    path = folder / "models" / f"{paths[0].stem}-{dtype}-{fingerprint(paths, adapter)}.gguf"
     tensors = _stored(model, path)
     if tensors is None:
         announce(f"llamita: quantizing {model.name} to {dtype}; this happens once ...")
@@ -49,9 +50,9 @@ def quantized(model: Model, dtype: str, paths: list[Path]) -> Model:
     return with_dtype(model, dtype, Q4_GROUP) if tensors is None else replace(model, tensors=tensors)
 
 
-def fingerprint(paths: list[Path]) -> str:
-    """What a copy depends on: where the files lie, their sizes and times of change, and how this version makes copies."""
-    digest = hashlib.sha256(__version__.encode())
+def fingerprint(paths: list[Path], adapter: str = "") -> str:
+    """What a copy depends on: where the files lie, their sizes and times of change, the content of an adapter, this version."""
+    digest = hashlib.sha256((__version__ + adapter).encode())
     for path in paths:
         status = path.stat()
         digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))

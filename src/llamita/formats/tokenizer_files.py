@@ -206,6 +206,7 @@ def _tokenizer_json(tokenizer: Tokenizer) -> bytes:
 
 def _tokenizer_config(tokenizer: Tokenizer, context: int, chat_template: str, has_json: bool) -> bytes:
     """What AutoTokenizer looks for: which class reads the files, and which pieces are special."""
+    ends, unknown = (tokenizer.bos_id, tokenizer.eos_id), _unknown_piece(tokenizer)
     values: dict[str, object] = {
         "add_bos_token": tokenizer.adds_bos,
         "add_eos_token": False,
@@ -216,8 +217,10 @@ def _tokenizer_config(tokenizer: Tokenizer, context: int, chat_template: str, ha
         "model_input_names": ["input_ids", "attention_mask"],  # else generate() stumbles over token_type_ids
         "model_max_length": context,
         "tokenizer_class": "PreTrainedTokenizerFast" if has_json else "LlamaTokenizer",
-        "unk_token": _unknown_piece(tokenizer),
+        "unk_token": unknown,
     }
+    if marks := [text for text, token_id in tokenizer.special_tokens.items() if token_id not in ends and text != unknown]:
+        values["additional_special_tokens"] = marks
     if chat_template:
         values["chat_template"] = chat_template
     return json.dumps(values, indent=2, ensure_ascii=False).encode() + b"\n"

@@ -12,6 +12,7 @@ from llamita.files import check_room
 from llamita.formats import gguf_writer, huggingface_writer, llama2c, llama2c_writer
 from llamita.formats.pieces import Progress
 from llamita.model import Model, tensor_shapes
+from llamita.quant import ComputedTensor
 
 LLAMA2C_VERSIONS = {"llama2c-v0": 0, "llama2c-v1": 1, "llama2c-v2": 2}
 # What `llamita export --to` may say -> the dtypes that such a file can be asked to hold its matrices in
@@ -62,11 +63,12 @@ def check_dtype(to: str, dtype: str | None) -> None:
 def default_dtype(model: Model, to: str) -> str | None:
     """The one dtype of a model's matrices where the format can hold it; else f32, or q8_0 where it holds nothing else.
 
-    None: GGUF, which holds each as it is stored.
+    None: GGUF, which holds each as it is stored. Matrices that an adapter changes are not stored: others count, if there are.
     """
     if to == "gguf":
         return None
-    stored = {tensor.dtype for tensor in model.tensors.values() if len(tensor.shape) == 2}
+    matrices = [tensor for tensor in model.tensors.values() if len(tensor.shape) == 2]
+    stored = {tensor.dtype for tensor in matrices if not isinstance(tensor, ComputedTensor)} or {t.dtype for t in matrices}
     return next(iter(stored)) if len(stored) == 1 and stored <= {*DTYPES[to]} else DTYPES[to][0]
 
 
