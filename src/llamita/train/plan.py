@@ -5,7 +5,7 @@ and what speaks against it. Measuring is measure.py's, asking is the command lin
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from llamita.train.arithmetic import (
@@ -18,7 +18,7 @@ from llamita.train.arithmetic import (
 )
 from llamita.train.config import Recipe
 from llamita.train.hyperparameters import choose_training
-from llamita.train.ledger import Ledger, PlanLine, amount
+from llamita.train.ledger import Ledger, PlanLine, amount, readable
 from llamita.train.machine import Machine
 from llamita.train.published import PUBLISHED
 from llamita.train.sizing import DataFacts, Dial, choose_model, choose_tokens
@@ -49,6 +49,13 @@ class Plan:
             "lines": [asdict(line) for line in self.lines],
             "warnings": self.warnings,
         }
+
+    def with_learning_rate(self, rate: float, how: str) -> "Plan":
+        """The plan with another highest learning rate, and where that comes from."""
+        recipe = Recipe(self.recipe.model, replace(self.recipe.training, learning_rate=rate)).validate()
+        line = PlanLine("learning rate", how, readable(rate))
+        others = [line for line in self.lines if line.what != "learning rate"]
+        return replace(self, recipe=recipe, lines=[*others, line])
 
 
 def plan(dial: Dial, data: DataFacts | None, machine: Machine, overrides: Mapping[str, Any]) -> Plan:
