@@ -64,6 +64,7 @@ ONLY_HOMES = {
     "tensorboard": {"train"},
     "matplotlib": {"train"},
     "wandb": {"train"},
+    "optuna": {"train"},
     "numba": {"engine", "simd", "train"},
     "llvmlite": {"engine", "simd", "train"},
     "fastapi": {"serve"},

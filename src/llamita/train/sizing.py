@@ -3,7 +3,9 @@
 Time, text and size limit each other; each rule is one function. Knows no torch and no training setting.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from llamita.config import PRESETS, ModelConfig
 from llamita.errors import SettingError
@@ -160,19 +162,24 @@ def _shape(config: ModelConfig) -> str:
 
 
 def _with_overrides(config: ModelConfig, ledger: Ledger) -> ModelConfig:
-    """The user's numbers in place of ours; a width of his brings heads and MLP along unless he gives them too."""
+    """The user's numbers in place of ours."""
     given = {field.name: ledger.overrides[field.name] for field in fields(config) if field.name in ledger.overrides}
     if not given:
         return config
+    config = reshaped(config, given)
+    ledger.add("shape", f"given: {', '.join(given)}", _shape(config))
+    return config
+
+
+def reshaped(config: ModelConfig, given: Mapping[str, Any]) -> ModelConfig:
+    """A shape with some of its numbers replaced; a width brings heads and MLP along unless they are given too."""
     implied = {}
     if given.get("width", 0) >= 32:
         ours = shape_of_width(given["width"], config.n_layers, config.vocab_size)
         implied = {"n_heads": ours.n_heads, "n_kv_heads": ours.n_kv_heads, "mlp_width": ours.mlp_width, "head_size": 0}
     if "n_heads" in given:
         implied |= {"n_kv_heads": given["n_heads"], "head_size": 0}
-    config = replace(config, **(implied | given))
-    ledger.add("shape", f"given: {', '.join(given)}", _shape(config))
-    return config
+    return replace(config, **{**implied, **given})
 
 
 def _context_within(context: int, n_tokens: int) -> int:
