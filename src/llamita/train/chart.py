@@ -5,11 +5,12 @@ A chart is a few kilobytes however long the run was. Knows nothing of training.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 WIDTH, HEIGHT = 640, 280
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 32  # margins around the drawn area
+SPARK_WIDTH, SPARK_HEIGHT = 120, 24
 MOST_POINTS = 600  # of one line; more cannot be seen
 
 
@@ -36,25 +37,30 @@ class Range:
         return (value - self.low) / (self.high - self.low)
 
 
-def line_chart(title: str, series: Sequence[Series], x_name: str, highest: float | None = None) -> str:
+def line_chart(
+    title: str, series: Sequence[Series], x_name: str, highest: float | None = None, by_factors: bool = False
+) -> str:
     """Draw lines over a shared x axis and return <figure> ... </figure>; "" where there is nothing to draw.
 
-    highest: the top of the y axis where some values are too large to be of interest; lines are cut there.
+    highest: the top of the y axis where some values are too large to be of interest; lines are cut there. by_factors: equal
+    factors of x, which is positive, are equally far apart.
     """
+    if by_factors:
+        series = [replace(line, x=[math.log10(x) for x in line.x]) for line in series]
     points = [(x, y) for line in series for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
     if not points:
         return ""
     x_range = _range([x for x, _ in points])
     y_range = _range([min(y, highest) if highest is not None else y for _, y in points])
     legend = "".join(f'<span class="{line.style}">{escape(line.name)}</span>' for line in series if line.name)
-    lines = "".join(_line(line, x_range, y_range) for line in series)
+    lines = "".join(_line(line, x_range, y_range, by_factors) for line in series)
     area = f'x="{LEFT}" y="{TOP - 4}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM + 8}"'
     clip = "clip-" + "".join(c if c.isalnum() else "-" for c in title)
     return (
         f"<figure><figcaption>{escape(title)} <small>by {escape(x_name)}</small>{legend}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f'<clipPath id="{clip}"><rect {area}/>'
-        f'</clipPath>{_axes(x_range, y_range)}<g clip-path="url(#{clip})">{lines}</g></svg></figure>'
+        f'</clipPath>{_axes(x_range, y_range, by_factors)}<g clip-path="url(#{clip})">{lines}</g></svg></figure>'
     )
 
 
@@ -65,7 +71,7 @@ def _range(values: Sequence[float]) -> Range:
     return Range(low - air if low != 0 else low, high + air)
 
 
-def _line(series: Series, x_range: Range, y_range: Range) -> str:
+def _line(series: Series, x_range: Range, y_range: Range, by_factors: bool) -> str:
     paths, pen_is_down, dots = [], False, []
     for x, y in thinned(series.x, series.y):
         if not math.isfinite(y):
@@ -76,7 +82,8 @@ def _line(series: Series, x_range: Range, y_range: Range) -> str:
         pen_is_down = True
         if series.marked:
             left, _, top = place.partition(" ")
-            dots.append(f'<circle cx="{left}" cy="{top}" r="3"><title>{x:,.0f}: {y:.4g}</title></circle>')
+            at = f"{10**x:.3g}" if by_factors else f"{x:,.0f}"
+            dots.append(f'<circle cx="{left}" cy="{top}" r="3"><title>{at}: {y:.4g}</title></circle>')
     return f'<g class="{series.style}"><path d="{"".join(paths)}"/>{"".join(dots)}</g>'
 
 
@@ -88,15 +95,15 @@ def _down(y: float, y_range: Range) -> float:
     return HEIGHT - BOTTOM - y_range.share(y) * (HEIGHT - TOP - BOTTOM)
 
 
-def _axes(x_range: Range, y_range: Range) -> str:
+def _axes(x_range: Range, y_range: Range, by_factors: bool) -> str:
     parts = []
     for value in ticks(y_range, 6):
         y = _down(value, y_range)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 5:.1f}" text-anchor="end">{label(value)}</text>')
-    for value in ticks(x_range, 6):
+    for value, text in factor_ticks(x_range) if by_factors else [(value, label(value)) for value in ticks(x_range, 6)]:
         x = _across(value, x_range)
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 9}" text-anchor="middle">{label(value)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 9}" text-anchor="middle">{text}</text>')
     return f'<g class="axes">{"".join(parts)}</g>'
 
 
@@ -109,6 +116,14 @@ def ticks(axis: Range, most: int) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
+def factor_ticks(axis: Range) -> list[tuple[float, str]]:
+    """Places on an axis of decimal logarithms, and the round numbers there: of each decade 1, 2, 5 or, of many, 1 alone."""
+    digits = (1, 2, 5) if axis.high - axis.low < 2.5 else (1,)
+    powers = range(math.floor(axis.low), math.ceil(axis.high) + 1)
+    places = [(power + math.log10(digit), digit * 10.0**power) for power in powers for digit in digits]
+    return [(place, label(value)) for place, value in places if axis.low <= place <= axis.high]
+
+
 def label(value: float) -> str:
     """A tick as people read it: 1.5k, 20M, 3e-4."""
     size = abs(value)
@@ -116,6 +131,16 @@ def label(value: float) -> str:
         if size >= limit:
             return f"{value / limit:.4g}{unit}"
     return f"{value:.4g}" if size >= 1e-3 or value == 0 else f"{value:.2g}".replace("e-0", "e-")
+
+
+def sparkline(points: Sequence[tuple[float, float]], x_range: Range, y_range: Range, style: str) -> str:
+    """Draw a line of a word's size, without axes, <svg> ... </svg>; what lies outside the ranges is cut."""
+    places = [(x_range.share(x) * SPARK_WIDTH, (1 - y_range.share(y)) * SPARK_HEIGHT) for x, y in points if math.isfinite(y)]
+    path = "".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(places))
+    return (
+        f'<svg class="spark" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" aria-hidden="true">'
+        f'<g class="{style}"><path d="{path}"/></g></svg>'
+    )
 
 
 def thinned(x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:

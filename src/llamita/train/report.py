@@ -39,23 +39,26 @@ def write_report(folder: Path, out: Path | None = None, price_per_hour: float | 
 
 def report_page(run: RunFolder, price_per_hour: float | None) -> str:
     """The whole page as HTML. Its policy forbids it to run or to fetch anything, whatever stands in it."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
     body = "".join(
         (
             f"<h1>{escape(run.name)}</h1>{_heading(run)}{_tiles(run, price_per_hour)}",
             _charts(run),
             _samples(run),
-            _table("Text and tokenizer", _text_rows(run)),
-            _table("Model", asdict(run.recipe.model) | {"parameters": run.recipe.model.n_parameters} if run.recipe else {}),
-            _table("Training", asdict(run.recipe.training) if run.recipe else {}),
-            _table("Machine and run", _machine_rows(run)),
-            _table("Hashes", _hash_rows(run)),
+            table_of("Text and tokenizer", _text_rows(run)),
+            table_of("Model", asdict(run.recipe.model) | {"parameters": run.recipe.model.n_parameters} if run.recipe else {}),
+            table_of("Training", asdict(run.recipe.training) if run.recipe else {}),
+            table_of("Machine and run", _machine_rows(run)),
+            table_of("Hashes", _hash_rows(run)),
         )
     )
-    style = STYLE_SHEET.read_text(encoding="utf-8")
-    title = f"{escape(run.name)}: training report"
+    return html_page(f"{run.name}: training report", body)
+
+
+def html_page(title: str, body: str) -> str:
+    """A page around a body of HTML; the title is text."""
+    policy, style = "default-src 'none'; style-src 'unsafe-inline'", STYLE_SHEET.read_text(encoding="utf-8")
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{style}</style></head>'
         f"<body>{body}</body></html>\n"
@@ -84,9 +87,13 @@ def _tiles(run: RunFolder, price_per_hour: float | None) -> str:
     tiles.append(("time at work", duration(run.seconds)))
     if price_per_hour is not None:
         tiles.append((f"cost, at {price_per_hour:g} per hour", f"{price_per_hour * known['hours']:.2f}"))
-    return (
-        f'<div class="tiles">{"".join(f"<div><b>{escape(value)}</b><span>{name}</span></div>" for name, value in tiles)}</div>'
-    )
+    return html_tiles(tiles)
+
+
+def html_tiles(tiles: Sequence[tuple[str, str]]) -> str:
+    """Names and values, large and side by side."""
+    cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in tiles)
+    return f'<div class="tiles">{cells}</div>'
 
 
 def _charts(run: RunFolder) -> str:
@@ -127,14 +134,14 @@ def _samples(run: RunFolder) -> str:
     shown = run.samples[::-1][::stride]
     entries = [
         f"<details{' open' if i == 0 else ''}><summary>step {sample.step:,}</summary>"
-        f"<pre><b>{_visible(sample.prompt)}</b>{_visible(sample.text)}</pre></details>"
+        f"<pre><b>{visible(sample.prompt)}</b>{visible(sample.text)}</pre></details>"
         for i, sample in enumerate(shown)
     ]
     return f"<h2>Samples</h2><p>The prompt in colour, then what the model wrote.</p>{''.join(entries)}"
 
 
-def _visible(text: str) -> str:
-    """Escaped, with control characters written out."""
+def visible(text: str) -> str:
+    """A text for HTML: escaped, with control characters written out."""
     return escape("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text))
 
 
@@ -175,10 +182,11 @@ def _hash_rows(run: RunFolder) -> dict[str, Any]:
     return {name: value for name, value in rows.items() if value}
 
 
-def _table(title: str, rows: Mapping[str, Any]) -> str:
+def table_of(title: str, rows: Mapping[str, Any]) -> str:
+    """Names and values of any JSON type under a heading; "" without any."""
     if not rows:
         return ""
-    named = [(_visible(str(name).replace("_", " ")), _cell(value)) for name, value in rows.items()]
+    named = [(visible(str(name).replace("_", " ")), _cell(value)) for name, value in rows.items()]
     cells = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in named)
     return f"<h2>{title}</h2><table>{cells}</table>"
 
@@ -190,7 +198,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{_visible(str(name))} {_cell(entry)}" for name, entry in value.items())
+        return ", ".join(f"{visible(str(name))} {_cell(entry)}" for name, entry in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_cell, value)) or "none"
-    return _visible("none" if value is None else str(value))
+    return visible("none" if value is None else str(value))
