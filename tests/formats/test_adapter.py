@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llamita.config import ModelConfig
+from llamita.config import LAYER_MATRICES, ModelConfig
 from llamita.errors import ModelError, ModelFileError
 from llamita.formats.adapter import Adapter, adapter_digest, read_adapter
 from llamita.formats.adapter_writer import write_adapter
-from llamita.model import LAYER_MATRICES, tensor_shapes
+from llamita.model import tensor_shapes
 from llamita.quant import Tensor, to_bf16
 from peft_files import PREFIX, pairs_of, shapes_of, write_folder
 from torch_files import saved
@@ -273,7 +273,7 @@ def test_norms_and_turned_matrices_come_as_a_whole(tmp_path, tiny_config):
     rng = np.random.default_rng(0)
     norm, query = (rng.normal(size=shape).astype(np.float32) for shape in ((16,), (16, 16)))
     arrays = {f"{PREFIX}model.norm.weight": norm, f"{PREFIX}{Q}.weight": query}
-    folder = write_folder(tmp_path / "a", arrays, modules_to_save=["norm", "layers.0.self_attn.q_proj"])
+    folder = write_folder(tmp_path / "a", arrays, modules_to_save=["model.norm", "layers.0.self_attn.q_proj"])
     adapter = read_adapter(folder, tiny_config)
     np.testing.assert_array_equal(adapter.whole["norm"], norm)
     np.testing.assert_array_equal(adapter.whole["layers.0.attention.query"][:4], query[[0, 2, 1, 3]])

@@ -30,8 +30,10 @@ LOW, HIGH = ".lora_A.weight", ".lora_B.weight"
 # An embedding is looked up, not multiplied: what PEFT calls its A is, turned over, the B of the others, and the other way round
 EMBEDDING_LOW, EMBEDDING_HIGH = ".lora_embedding_B", ".lora_embedding_A"
 WHOLE, ROWS = ".weight", ".token_adapter.trainable_tokens_delta"
-_BASES = (".base_layer.weight", ".token_adapter.base_layer.weight")  # the embedding before the adapter, where it was resized
-_KINDS = (*_BASES, LOW, HIGH, EMBEDDING_LOW, EMBEDDING_HIGH, ROWS, WHOLE)
+# The embedding before the adapter, where it was resized; and a whole tensor under a second name
+_BASES = (".base_layer.weight", ".token_adapter.base_layer.weight", ".original_module.weight")
+_AGAIN = ".modules_to_save.weight"
+_KINDS = (*_BASES, _AGAIN, LOW, HIGH, EMBEDDING_LOW, EMBEDDING_HIGH, ROWS, WHOLE)
 _VOCABULARY = ("embedding", "head")  # which have a row for each token
 _OTHER_MODEL = "is it the adapter of another model?"
 

@@ -76,14 +76,15 @@ class AdapterConfig:
 
     def is_target(self, module: str) -> bool:
         """Whether `targets` says that a module has A and B."""
-        if _is_one_of(module, self.excluded) or self.is_saved(module):
+        if _is_one_of(module, self.excluded) or any(f".{name}." in f".{module}." for name in self.saved):
             return False
         layer = re.search(r"\.(\d+)\.", module)
         return _is_one_of(module, self.targets) and (not self.layers or layer is None or int(layer[1]) in self.layers)
 
     def is_saved(self, module: str) -> bool:
         """Whether the whole weight of a module comes with the adapter."""
-        return any(f".{name}." in f".{module}." for name in self.saved)
+        parents = [module[: match.start()] for match in re.finditer(r"\.|$", module)]
+        return any(parent.endswith(self.saved) for parent in parents)
 
 
 def read_adapter_config(path: str | PathLike[str]) -> AdapterConfig:
