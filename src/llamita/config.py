@@ -10,6 +10,8 @@ from typing import Any
 
 from llamita.errors import ModelError
 
+LAYER_MATRICES = ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.gate", "mlp.up", "mlp.down")
+
 # No real Llama comes near; a file that claims more is broken or hostile.
 LIMITS = {
     "width": 1 << 17,

@@ -14,8 +14,6 @@ from llamita.config import ModelConfig
 from llamita.errors import ModelError
 from llamita.quant import GGML_DTYPES, Tensor, convert, fitting_dtype
 
-LAYER_MATRICES = ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.gate", "mlp.up", "mlp.down")
-
 
 class Vocabulary(Protocol):
     """All that a Model asks of its tokenizer; see tokenizer/ for the rest."""

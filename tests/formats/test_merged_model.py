@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llamita.config import ModelConfig
+from llamita.config import LAYER_MATRICES, ModelConfig
 from llamita.engine import Engine
 from llamita.errors import ModelError
 from llamita.formats import read_model, write_model
 from llamita.formats.adapter import Adapter, read_adapter
 from llamita.formats.merged_model import form, merged
 from llamita.formats.safetensors import read_arrays, write_tensors
-from llamita.model import LAYER_MATRICES, Model, random_model, tensor_shapes
+from llamita.model import Model, random_model, tensor_shapes
 from llamita.quant import ComputedTensor, Tensor, convert
 from peft_files import PREFIX, pairs_of, shapes_of, write_folder
 from reference import reference_logits

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from llamita.config import LAYER_MATRICES
 from llamita.engine.memory import address_of, aligned
 from llamita.engine.state import FIRST_PANELS, KIND_OF_DTYPE, MATRIX, PANELS_OF_ROWS
 from llamita.files import drop_pages
-from llamita.model import LAYER_MATRICES, Model
+from llamita.model import Model
 from llamita.quant import FLOAT_DTYPES, GGML_DTYPES, Q4_GROUP, Tensor, convert
 from llamita.simd.isa import LANES, current_isa, is_blocked
 

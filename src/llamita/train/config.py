@@ -6,15 +6,18 @@ also a flag of `llamita train` and a key of recipe.toml; its help is written her
 
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from llamita.config import ModelConfig
+from llamita.config import LAYER_MATRICES, ModelConfig
 from llamita.errors import ModelError, SettingError
 from llamita.files import atomic_file
 
+Table = TypeVar("Table", "TrainConfig", "FinetuneConfig")
+OBJECTIVES = ("answers", "preferences")
 CHOICES = {
     "schedule": ("wsd", "cosine"),
     "optimizer": ("muon", "adamw"),
@@ -81,48 +84,123 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class FinetuneConfig:
+    """What a model learns from chats, and which of its weights learn it."""
+
+    objective: str = setting("Answers to foretell, or preferences between a chosen and a rejected one.", "answers")
+    row_tokens: int = setting("Tokens of a row, into which whole chats are packed.", 512)
+    lora_rank: int = setting("Rank of LoRA's matrices; 0 trains all weights.", 16)
+    lora_alpha: float = setting("LoRA: what it adds is multiplied by alpha / rank.", 32.0)
+    lora_dropout: float = setting("LoRA: share of the inputs left out in training.", 0.0)
+    lora_targets: tuple[str, ...] = setting(
+        "LoRA: its matrices, by commas: all, attention, mlp, or names such as attention.query.", LAYER_MATRICES
+    )
+    beta: float = setting("Preferences: how much a model that stays near the one it was is worth (DPO).", 0.1)
+    label_smoothing: float = setting("Preferences: share of the pairs that may be the wrong way round.", 0.0)
+
+    def validate(self) -> "FinetuneConfig":
+        """Return the config; raise SettingError at the first field out of range."""
+        if self.objective not in OBJECTIVES:
+            raise SettingError(f"objective: found {self.objective!r}, expected {' or '.join(OBJECTIVES)}")
+        _check("row_tokens", self.row_tokens, self.row_tokens >= 2, "2 or more")
+        _check("lora_rank", self.lora_rank, 0 <= self.lora_rank <= 1 << 16, "0 for all weights, or a small number such as 16")
+        _check("lora_alpha", self.lora_alpha, 0 < self.lora_alpha < 1e6, "a positive number")
+        _check("lora_dropout", self.lora_dropout, 0 <= self.lora_dropout < 1, "0 or more, below 1")
+        _check("beta", self.beta, 0 < self.beta < 1e6, "a positive number")
+        _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 0.5, "0 or more, below 0.5")
+        unknown = [target for target in self.lora_targets if target not in LAYER_MATRICES]
+        found, holds = ", ".join(unknown) or "none", bool(self.lora_targets) and not unknown
+        _check("lora_targets", found, holds, ", ".join(LAYER_MATRICES))
+        return self
+
+
+def lora_targets_of(text: str) -> tuple[str, ...]:
+    """The matrices that are meant by names with commas between; raise SettingError for a name that is none.
+
+    >>> lora_targets_of("attention.query,mlp")
+    ('attention.query', 'mlp.gate', 'mlp.up', 'mlp.down')
+    """
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in wanted if not any(_is_meant(matrix, name) for matrix in LAYER_MATRICES)]
+    if unknown or not wanted:
+        expected = f"all, attention, mlp, or some of {', '.join(LAYER_MATRICES)}"
+        raise SettingError(f"lora_targets: found {unknown[0] if unknown else 'none'}, expected {expected}")
+    return tuple(matrix for matrix in LAYER_MATRICES if any(_is_meant(matrix, name) for name in wanted))
+
+
+def _is_meant(matrix: str, name: str) -> bool:
+    return name in ("all", matrix, *matrix.split("."))
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """A model's shape and how it is trained: the two tables of recipe.toml."""
+    """A model's shape and how it is trained: the tables of recipe.toml. finetuning: only of a model that was trained before."""
 
     model: ModelConfig
     training: TrainConfig
+    finetuning: FinetuneConfig | None = None
 
     def validate(self) -> "Recipe":
         """Return the recipe; raise ModelError or SettingError at the first field out of range."""
         self.model.validate()
         self.training.validate()
+        if self.finetuning is not None:
+            self.finetuning.validate()
         return self
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Both tables by name, for JSON and TOML."""
-        return {"model": self.model.to_dict(), "training": asdict(self.training)}
+        """The tables by name, for JSON and TOML."""
+        tables = {"model": self.model.to_dict(), "training": asdict(self.training)}
+        if self.finetuning is not None:
+            tables["finetuning"] = asdict(self.finetuning) | {"lora_targets": list(self.finetuning.lora_targets)}
+        return tables
 
     @classmethod
     def from_dict(cls, tables: dict[str, Any]) -> "Recipe":
         """The inverse of to_dict; raises ModelError or SettingError at a field that is unknown, missing or of another type."""
-        if set(tables) != {"model", "training"}:
+        if set(tables) - {"finetuning"} != {"model", "training"}:
             raise SettingError(f"recipe: found tables {', '.join(sorted(tables)) or 'none'}, expected model and training")
-        values = tables["training"]
-        known = {field.name: field.type for field in fields(TrainConfig)}
-        if unknown := sorted(set(values) - set(known)):
-            raise SettingError(f"recipe: found unknown field {unknown[0]}, expected one of {', '.join(known)}")
-        for name, value in values.items():
-            expected = known[name]
-            if not (type(value) is expected or (expected is float and type(value) is int)):
-                raise SettingError(f"recipe: {name}: found {value!r}, expected {getattr(expected, '__name__', expected)}")
-        try:
-            training = TrainConfig(**values)
-        except TypeError as error:
-            raise SettingError(f"recipe: {error}") from None
-        return cls(ModelConfig.from_dict(tables["model"]), training).validate()
+        training = _read_table(TrainConfig, tables["training"])
+        finetuning = _read_table(FinetuneConfig, tables["finetuning"]) if "finetuning" in tables else None
+        return cls(ModelConfig.from_dict(tables["model"]), training, finetuning).validate()
 
     def to_toml(self) -> str:
         """The text of recipe.toml."""
-        tables = self.to_dict()
         return "\n".join(
-            f"[{table}]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
-            for table, values in tables.items()
+            f"[{table}]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
+            for table, values in self.to_dict().items()
         )
+
+
+def _read_table(kind: type[Table], values: dict[str, Any]) -> Table:
+    """A config from plain values; raise SettingError at a field that is unknown, missing or of another type."""
+    known = {field.name: field.type for field in fields(kind)}
+    if unknown := sorted(set(values) - set(known)):
+        raise SettingError(f"recipe: found unknown field {unknown[0]}, expected one of {', '.join(known)}")
+    for name, value in values.items():
+        expected = known[name] if isinstance(known[name], type) else list  # of names
+        if not (type(value) is expected or (expected is float and type(value) is int)):
+            raise SettingError(f"recipe: {name}: found {value!r}, expected {getattr(expected, '__name__', expected)}")
+    try:
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except TypeError as error:
+        raise SettingError(f"recipe: {error}") from None
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML has it, which is JSON's way but for tables."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {_toml(entry)}' for name, entry in value.items())} }}"
+    return json.dumps(value)
+
+
+def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """A recipe with some of its numbers replaced, by field name."""
+    tables = recipe.to_dict()
+    for name, value in overrides.items():
+        kinds = {"model": ModelConfig, "training": TrainConfig, "finetuning": FinetuneConfig}
+        tables[next(table for table, kind in kinds.items() if name in kind.__dataclass_fields__)][name] = value
+    return Recipe.from_dict(tables)
 
 
 def write_recipe(recipe: Recipe, path: str | PathLike[str]) -> None:

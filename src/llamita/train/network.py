@@ -87,7 +87,7 @@ class Llama(nn.Module):
         self.norm = nn.Parameter(torch.ones(config.width))
         if not config.tied_embedding:
             self.head = nn.Parameter(torch.empty(config.vocab_size, config.width))
-        # rows, from first_new on, that take the place of those of a frozen embedding and head; see lora.py
+        # rows, from first_new on, that take the place of those of a frozen embedding and head, or follow them; see lora.py
         self.new_embedding: nn.Parameter | None = None
         self.new_head: nn.Parameter | None = None
         self.first_new = 0
@@ -107,11 +107,11 @@ class Llama(nn.Module):
 
     def embedded(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> their rows of the embedding (B, T, D)."""
-        known = F.embedding(ids, self.embedding)
         if self.new_embedding is None:
-            return known
+            return F.embedding(ids, self.embedding)
         places = ids - self.first_new
         is_new = (places >= 0) & (places < len(self.new_embedding))
+        known = F.embedding(torch.where(is_new, 0, ids), self.embedding)
         new = F.embedding(torch.where(is_new, places, 0), self.new_embedding)
         return torch.where(is_new[..., None], new.to(known.dtype), known)
 

@@ -6,7 +6,7 @@ session.py (pre-training) and finetune.py say what is set up first and which tas
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -14,6 +14,7 @@ from llamita.errors import SettingError
 from llamita.train import checkpoint
 from llamita.train.checkpoint import RunState
 from llamita.train.company import Company
+from llamita.train.config import Recipe
 from llamita.train.machine import find_machine, peak_flops
 from llamita.train.recorder import Audience, Recorder, SilentRecorder
 from llamita.train.task import Task
@@ -95,6 +96,15 @@ def check_same_run(then: RunState, now: RunState, company: Company) -> None:
         raise SettingError(f"checkpoint of step {then.step}: found another run: {'; '.join(found)}; expected the same")
     for line in checkpoint.environment_differences(then, now):
         company.say(f"{line}: the same samples in the same order, but sums may differ in their last bits")
+
+
+def changed_fields(then: Recipe, now: Recipe) -> Iterator[tuple[str, Any, Any]]:
+    """The fields of two recipes side by side, without those that may change."""
+    new = now.to_dict()
+    for table, values in then.to_dict().items():
+        for name, value in values.items():
+            if f"{table}.{name}" not in CHANGEABLE:
+                yield name, value, new[table][name]
 
 
 def _recorder(wish: RunWish, world: World, task: Task, first_step: int, flops_per_token: float) -> Recorder | SilentRecorder:

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from llamita.config import ModelConfig
 from llamita.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from llamita.data.prepare import DEFAULTS, PrepareOptions, prepare
 from llamita.data.shards import Dataset, open_dataset
@@ -30,12 +29,12 @@ from llamita.errors import SettingError, VocabularySizeError
 from llamita.files import atomic_file, sha256_of
 from llamita.train.arithmetic import flops_per_token
 from llamita.train.company import Company
-from llamita.train.config import Recipe, TrainConfig, read_recipe, write_recipe
+from llamita.train.config import Recipe, TrainConfig, read_recipe, with_overrides, write_recipe
 from llamita.train.machine import describe_machine, find_machine
 from llamita.train.measure import plan_and_measure
 from llamita.train.pretraining import Pretraining
 from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, read_run
-from llamita.train.running import CHANGEABLE, run_together, train_task
+from llamita.train.running import changed_fields, run_together, train_task
 from llamita.train.sizing import DataFacts, Dial, choose_vocab_size
 from llamita.train.trainer import Tell
 from llamita.train.world import World
@@ -158,14 +157,6 @@ def choose_recipe(wish: Wish, dataset: Dataset, world: World, company: Company) 
     return recipe.validate()
 
 
-def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
-    """A recipe with some of its numbers replaced, by field name."""
-    tables = recipe.to_dict()
-    for name, value in overrides.items():
-        tables["model" if name in ModelConfig.__dataclass_fields__ else "training"][name] = value
-    return Recipe.from_dict(tables)
-
-
 def check_same_wish(wish: Wish) -> None:
     """Raise SettingError where a run is asked to go on with another text, tokenizer, shape or setting."""
     facts, recipe = read_run(wish.out), read_recipe(wish.out / RECIPE_FILE)
@@ -193,15 +184,6 @@ def _changes(wish: Wish, facts: dict[str, Any], recipe: Recipe, manifest: Manife
         yield from changed_fields(recipe, with_overrides(read_recipe(wish.recipe), wish.overrides))
     else:
         yield from changed_fields(recipe, with_overrides(recipe, wish.overrides))
-
-
-def changed_fields(then: Recipe, now: Recipe) -> Iterator[tuple[str, Any, Any]]:
-    """The fields of two recipes side by side, without those that may change."""
-    new = now.to_dict()
-    for table, values in then.to_dict().items():
-        for name, value in values.items():
-            if f"{table}.{name}" not in CHANGEABLE:
-                yield name, value, new[table][name]
 
 
 def dataset_folder(folder: Path) -> Path:

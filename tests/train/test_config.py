@@ -1,0 +1,83 @@
+"""Recipes as text: what is written comes back, and nonsense is named."""
+
+from dataclasses import replace
+
+import pytest
+
+from llamita.config import ModelConfig, RopeScaling
+from llamita.errors import SettingError
+from llamita.train.config import (
+    FinetuneConfig,
+    Recipe,
+    TrainConfig,
+    lora_targets_of,
+    read_recipe,
+    with_overrides,
+    write_recipe,
+)
+
+MODEL = ModelConfig(width=16, n_layers=1, n_heads=2, n_kv_heads=1, mlp_width=32, vocab_size=300, context=16)
+TRAINING = TrainConfig(8, 2, 1, 3e-3, 2)
+FINETUNING = FinetuneConfig(lora_rank=4, lora_targets=("attention.query", "mlp.up"), beta=0.25)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(MODEL, TRAINING),
+        Recipe(MODEL, TRAINING, FINETUNING),
+        Recipe(replace(MODEL, rope_scaling=RopeScaling("llama3", 8.0)), TRAINING, FinetuneConfig()),
+        Recipe(replace(MODEL, rope_scaling=RopeScaling("factors", factors=(1.0, 2.0, 2.5, 4.0))), TRAINING),
+    ],
+    ids=["of training", "of fine-tuning", "of a stretched model", "with factors"],
+)
+def test_a_recipe_comes_back_from_its_file(recipe, tmp_path):
+    write_recipe(recipe, tmp_path / "recipe.toml")
+    assert read_recipe(tmp_path / "recipe.toml") == recipe
+
+
+def test_a_recipe_of_training_has_no_table_of_fine_tuning():
+    assert set(Recipe(MODEL, TRAINING).to_dict()) == {"model", "training"}
+
+
+def test_overrides_find_their_table():
+    changed = with_overrides(Recipe(MODEL, TRAINING, FINETUNING), {"context": 32, "batch": 4, "lora_rank": 0})
+    assert (changed.model.context, changed.training.batch, changed.finetuning.lora_rank) == (32, 4, 0)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"lora_rank": -1}, "lora_rank: found -1"),
+        ({"lora_alpha": 0.0}, "lora_alpha: found 0.0"),
+        ({"lora_dropout": 1.0}, "lora_dropout: found 1.0"),
+        ({"objective": "rhymes"}, "objective: found 'rhymes', expected answers or preferences"),
+        ({"beta": 0.0}, "beta: found 0.0"),
+        ({"label_smoothing": 0.5}, "label_smoothing: found 0.5"),
+        ({"row_tokens": 1}, "row_tokens: found 1"),
+        ({"lora_targets": ("attention.query", "head")}, "lora_targets: found head, expected attention.query"),
+        ({"lora_targets": ()}, "lora_targets: found none"),
+    ],
+)
+def test_a_number_out_of_range_is_named(change, expected):
+    with pytest.raises(SettingError) as caught:
+        replace(FINETUNING, **change).validate()
+    assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("all", FinetuneConfig().lora_targets),
+        ("query, mlp.up", ("attention.query", "mlp.up")),
+        ("mlp,value", ("attention.value", "mlp.gate", "mlp.up", "mlp.down")),
+    ],
+)
+def test_targets_are_named_in_short(text, expected):
+    assert lora_targets_of(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "q_proj", "attention.quer"])
+def test_unknown_targets_are_refused(text):
+    with pytest.raises(SettingError, match="lora_targets: found"):
+        lora_targets_of(text)
