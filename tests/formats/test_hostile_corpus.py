@@ -20,6 +20,7 @@ N_CASES = {
     "safetensors": 80,
     "shards": 40,
     "config": 60,
+    "adapter": 90,
     "zip": 50,
     "pickle": 90,
     "GGUF container": 80,

@@ -141,6 +141,7 @@ class _Reading:
         self._path, self._said, self._config = path, said, config
         self._shapes = tensor_shapes(replace(config, tied_embedding=False))
         self._of_module = {module_name(name): name for name in self._shapes}
+        self._saved = {name for module, name in self._of_module.items() if said.is_saved(module)}
         self._found: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
         for name_there, tensor in stored.items():
             kind, name = self._place(name_there)
@@ -154,7 +155,7 @@ class _Reading:
         bases = self._bases()
         if unties and bases:
             bases = dict.fromkeys(names, next(iter(bases.values())))  # PEFT changes copies of this one
-        whole = bases | {name: self._whole(name) for name in self._found[WHOLE]}
+        whole = bases | {name: self._whole(name) for name in self._found[WHOLE] if name in self._saved}
         if stays_tied and "head" in whole:
             head = whole.pop("head")
             whole = {"embedding": head} | whole  # the same numbers, if both are there
@@ -181,17 +182,17 @@ class _Reading:
         """Whether embedding and head, one in the model, part: PEFT changes a copy, unless it was asked to keep them tied."""
         ids = [self._token_ids(name) for name in _VOCABULARY]
         changed = [name for kind in (LOW, EMBEDDING_LOW) for name in _VOCABULARY if name in self._found[kind]]
-        changed += [name for name in self._found[WHOLE] if self._said.is_saved(module_name(name)) and name in _VOCABULARY]
+        changed += [name for name in self._found[WHOLE] if name in self._saved and name in _VOCABULARY]
         return not self._said.ties and (bool(changed) or ids[1] not in ((), ids[0]))
 
     def _bases(self) -> dict[str, np.ndarray]:
         """Embedding and head as they were before the adapter, where they are there: PEFT saves them when they were resized."""
-        for name in [name for name in self._found[WHOLE] if not self._said.is_saved(module_name(name))]:
-            tensor = self._found[WHOLE].pop(name)
+        bases = {name: self._whole(name, kind) for kind in _BASES for name in self._found[kind]}
+        for name in sorted(self._found[WHOLE].keys() - self._saved):
             if name not in _VOCABULARY:
                 self._refuse_tensor(name, WHOLE, "only those that modules_to_save names")
-            self._found[_BASES[0]][name] = tensor
-        return {name: self._whole(name, kind) for kind in _BASES for name in self._found[kind]}
+            bases[name] = self._whole(name)
+        return bases
 
     def _whole(self, name: str, kind: str = WHOLE) -> np.ndarray:
         """A tensor that takes the place of the model's; of embedding and head it may have more rows."""
@@ -201,8 +202,8 @@ class _Reading:
 
     def _check_whole(self, whole: dict[str, np.ndarray], names: tuple[str, ...]) -> None:
         """Refuse an adapter whose config promises more, and an embedding that grew without its head."""
-        for module, name in self._of_module.items():
-            if self._said.is_saved(module) and name not in whole and (name in names or name not in _VOCABULARY):
+        for name in sorted(self._saved - whole.keys()):
+            if name in names or name not in _VOCABULARY:
                 self._refuse_missing(name, WHOLE, "modules_to_save")
         sizes = {name: len(whole[name]) if name in whole else self._config.vocab_size for name in names}
         if len(set(sizes.values())) > 1:

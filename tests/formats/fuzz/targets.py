@@ -17,6 +17,7 @@ from fuzz.json_damage import damaged_json
 from fuzz.spans import Layout, damaged, damaged_bytes
 from gguf import GGML_QUANT_SIZES
 from hostile import (
+    adapters,
     gguf_models,
     llama2c,
     meta_folders,
@@ -90,6 +91,7 @@ def targets() -> list[Target]:
         _models("llama2c", "model.bin", llama2c.SOUND.values(), layouts.llama2c_model),
         Target("safetensors", (_safetensors(),), ".", read_whole_model),
         Target("huggingface", tuple(_huggingface()), ".", read_whole_model),
+        Target("adapter", tuple(_adapters()), ".", adapters.read),
         Target("gguf", (*map(_gguf, _gguf_files()), *_gguf_shards()), ".", read_whole_model),
         _models("zip", "ckpt.pt", [_checkpoint()], layouts.zip_file),
         Target("pickle", tuple(_pickles()), "ckpt.pt", read_whole_model),
@@ -151,6 +153,26 @@ def _huggingface() -> list[Seed]:
     files = {**safetensors.SOUND["one file"].files(), **beside, "config.json": json.dumps(scaled).encode()}
     index = _json(shards.SOUND["two shards"].files(), shards.INDEX)
     return [*(_json(files, name) for name in ("config.json", *beside)), index]
+
+
+def _adapters() -> list[Seed]:
+    """A model with an adapter beside it: in turn what the config says and what the header of its weights does are damaged."""
+    more = {"rank_pattern": {"down_proj": 2, ".*k_proj": 4}, "alpha_pattern": {"layers.0.self_attn.q_proj": 3.5}}
+    more |= {"layers_to_transform": [0], "exclude_modules": ["v_proj"], "use_rslora": True, "init_lora_weights": "gaussian"}
+    said = {name: case.files() for name, case in adapters.SOUND.items()}
+    said["an adapter"] = {**said["an adapter"], adapters.CONFIG_NAME: json.dumps(adapters.CONFIG | more).encode()}
+    return [*(_json(files, adapters.CONFIG_NAME) for files in said.values()), *map(_adapter_weights, said.values())]
+
+
+def _adapter_weights(files: Files) -> Seed:
+    content = files[adapters.NAME]
+    end = 8 + int.from_bytes(content[:8], "little")
+
+    def damage(rng: random.Random) -> bytes:
+        header = damaged_json(content[8:end], rng)
+        return len(header).to_bytes(8, "little") + header + content[end:]
+
+    return Seed(files, adapters.NAME, damage)
 
 
 def _gguf_files() -> list[bytes]:

@@ -5,6 +5,7 @@ the module of the format, with the sentence that says what is wrong.
 """
 
 from hostile import (
+    adapters,
     archives,
     configs,
     gguf_containers,
@@ -24,6 +25,7 @@ KINDS = {
     "safetensors": safetensors,
     "shards": shards,
     "config": configs,
+    "adapter": adapters,
     "zip": archives,
     "pickle": pickles,
     "Meta": meta_folders,

@@ -18,8 +18,13 @@ Files = Mapping[str, bytes]
 
 
 def read_whole_model(path: Path) -> Model:
-    """Read a model, let it validate itself and touch every weight, so that no view reaches past its file."""
-    model = read_model(path).validate()
+    """Read a model and touch it."""
+    return touched(read_model(path))
+
+
+def touched(model: Model) -> Model:
+    """Let a model validate itself and touch every weight, so that no view reaches past its file."""
+    model.validate()
     with np.errstate(all="ignore"):  # weights may be anything
         for tensor in model.tensors.values():
             tensor.dequantize()
