@@ -50,6 +50,8 @@ class ChatOptions:
             if getattr(self, name) not in choices:
                 expected = " or ".join(choice or "nothing" for choice in choices)
                 raise SettingError(f"{name}: found {getattr(self, name)!r}, expected {expected}")
+        if self.kind == "pairs" and self.mask == "all":
+            raise SettingError("mask: found all, expected assistant: of pairs only the answers differ")
         if self.context < 2:
             raise SettingError(f"context: found {self.context}, expected at least 2 tokens")
         if not 0 < self.validation_share < 1 or not math.isfinite(self.validation_share):

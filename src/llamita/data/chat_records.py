@@ -42,6 +42,10 @@ class BadChatError(DataError):
         self.reason = reason
 
 
+class TooLongError(BadChatError):
+    """A chat that the context has no room for: no mistake, but nothing can be learned from it."""
+
+
 @dataclass(frozen=True)
 class Chat:
     """Messages up to the last answer, and the indices of the answers that are learned.
@@ -98,7 +102,7 @@ def _as_fields(record: object) -> dict[str, Any]:
         return {"messages": record}
     if not isinstance(record, Mapping):
         raise BadChatError("no chat", f"found {_shown(record)}, expected an object with a chat")
-    return dict(record)
+    return {name: value for name, value in record.items() if isinstance(name, str)}
 
 
 def _read_openai(fields: Mapping[str, Any], _: ChatOptions) -> list[Message]:
@@ -188,6 +192,8 @@ def _messages(value: object) -> list[Message]:
             raise BadChatError("wrong role", f"message {index}: found {found}, expected {', '.join(_ROLES)}")
         message = _message(_ROLES[role], item.get("content", item.get("value")))
         message |= {name: item[name] for name in (*_FURTHER_FIELDS, "weight") if item.get(name) is not None}
+        if message.get("weight", 1) not in (0, 1):
+            raise BadChatError("no chat", f"message {index}: weight: found {_shown(message['weight'])}, expected 0 or 1")
         messages.append(message)
     return messages
 

@@ -17,13 +17,14 @@ import numpy as np
 from llamita.data.chat_files import Read, find_chat_files, read_chat_files
 from llamita.data.chat_manifest import ChatManifest, read_chat_manifest, write_chat_manifest
 from llamita.data.chat_options import ChatOptions
-from llamita.data.chat_records import SYSTEM_ROLES, BadChatError, Chat
+from llamita.data.chat_records import SYSTEM_ROLES, BadChatError, Chat, TooLongError
 from llamita.data.encode import token_dtype
-from llamita.data.example_files import Spool
+from llamita.data.example_files import Divided, Spool
 from llamita.data.examples import open_chats
 from llamita.data.manifest import MANIFEST_NAME
 from llamita.data.progress import Progress
 from llamita.data.sources import Source
+from llamita.data.tokenizer_copy import NAMES
 from llamita.errors import ChatTemplateError, DataError, TokenizerError, one_line
 from llamita.files import atomic_file
 from llamita.formats.tokenizer_files import huggingface_files
@@ -32,12 +33,7 @@ from llamita.tokenizer.answers import Example
 from llamita.tokenizer.chat_template import ChatTemplate
 from llamita.tokenizer.published_templates import jinja_of
 
-PARTS_NAME = ".parts"
-TOKENIZER_NAMES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer.bin",
-)  # the first that can be written is what the manifest names
+_PARTS_NAME = ".parts"
 _SHOWN_BAD = 10  # bad records that are told one by one
 
 
@@ -51,6 +47,7 @@ class _Facts:
     first_bad: str = ""
     n_read: int = 0
     n_cut: int = 0
+    n_endless: int = 0  # examples whose answer does not end in a token that ends one
 
 
 def prepare_chats(
@@ -76,40 +73,46 @@ def prepare_chats(
     if _is_finished(folder, recipe):
         progress.say(f"{folder}: prepared already")
         return folder
-    parts = folder / PARTS_NAME
+    parts = folder / _PARTS_NAME
     shutil.rmtree(parts, ignore_errors=True)
     _make(parts)
-    facts, dtype = _Facts(), token_dtype(tokenizer.vocab_size)
-    with Spool(parts, dtype, _bytes_of_ids(tokenizer)) as spool:
+    facts = _Facts()
+    with Spool(parts, token_dtype(tokenizer.vocab_size), _bytes_of_ids(tokenizer)) as spool:
         _render(found, _Renderer(template, options), spool, facts, progress)
-        sides, n_duplicates, was_divided = spool.divide(options.validation_share)
-    if was_divided:
+        divided = spool.divide(options.validation_share)
+    if divided.split_lots:
         progress.say("validation: too few different first questions to keep any apart; the same stand on both sides")
     for name, content in files.items():
         with atomic_file(folder / name) as file:
             file.write(content)
-    manifest = ChatManifest(
-        kind=options.kind,
-        dtype=dtype.name,
-        vocab_size=tokenizer.vocab_size,
-        bos_id=tokenizer.bos_id,
-        eos_id=tokenizer.eos_id,
-        tokenizer=next(name for name in TOKENIZER_NAMES if name in files),
-        template=template.source,
-        train=sides["train"],
-        validation=sides["validation"],
-        n_read=facts.n_read,
-        n_duplicates=n_duplicates,
-        n_cut=facts.n_cut,
-        left_out=dict(facts.left_out),
-        shapes=facts.shapes,
-        recipe=recipe,
-    )
+    manifest = _manifest(template, tokenizer, next(name for name in NAMES if name in files), facts, divided, recipe)
     write_chat_manifest(manifest, folder)
     shutil.rmtree(parts, ignore_errors=True)
     for line in summary(manifest):
         progress.say(line)
     return folder
+
+
+def _manifest(
+    template: ChatTemplate, tokenizer: Tokenizer, tokenizer_name: str, facts: _Facts, divided: Divided, recipe: dict
+) -> ChatManifest:
+    return ChatManifest(
+        kind=recipe["options"]["kind"],
+        dtype=token_dtype(tokenizer.vocab_size).name,
+        vocab_size=tokenizer.vocab_size,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        tokenizer=tokenizer_name,
+        template=template.source,
+        train=divided.sides["train"],
+        validation=divided.sides["validation"],
+        n_read=facts.n_read,
+        n_duplicates=divided.n_duplicates,
+        n_cut=facts.n_cut,
+        left_out=dict(facts.left_out),
+        shapes=facts.shapes,
+        recipe=recipe,
+    )
 
 
 def summary(manifest: ChatManifest) -> list[str]:
@@ -158,15 +161,17 @@ class _Renderer:
         context = self.options.context
         n_longest = max(len(example.ids) for example in unit)
         if n_longest > context and self.options.too_long == "drop":
-            raise BadChatError("longer than the context", f"found {n_longest} tokens, expected at most {context}, the context")
+            raise TooLongError("longer than the context", f"found {n_longest} tokens, expected at most {context}, the context")
         fitted = []
         for ids, counted in unit:
             learned = [True] * len(ids) if self.options.mask == "all" else counted
             example = Example(ids[:context], [False, *learned[1:context]])
             if not any(counted[1:context]):
                 found = f"found no answer among the first {min(len(ids), context)} of {len(ids)} tokens"
-                raise BadChatError("no answer within the context", f"{found}, expected one")
+                raise TooLongError("no answer within the context", f"{found}, expected one")
             fitted.append(example)
+            last = max(i for i, flag in enumerate(counted) if flag)
+            facts.n_endless += not self._template.stop_texts and ids[last] not in self._template.stop_ids
         facts.n_cut += n_longest > context
         return tuple(fitted)
 
@@ -206,7 +211,7 @@ def _render(sources: Sequence[Source], renderer: "_Renderer", spool: Spool, fact
     options = renderer.options
 
     def on_bad(error: BadChatError) -> None:
-        if options.on_bad == "stop":
+        if options.on_bad == "stop" and not isinstance(error, TooLongError):
             raise DataError(f"{error}; mend it, or go on without such lines: --on-bad skip")
         facts.left_out[error.reason] += 1
         facts.first_bad = facts.first_bad or str(error)
@@ -225,14 +230,22 @@ def _render(sources: Sequence[Source], renderer: "_Renderer", spool: Spool, fact
             for unit in renderer.units(read, facts):
                 spool.add(unit, _lot(read.chats[0], options.seed))
         except BadChatError as error:
-            on_bad(BadChatError(error.reason, one_line(f"{read.place}: {error}")))
-        for chat in read.chats:
-            facts.unfilled.update(chat.unfilled)
-            done_bytes += chat.n_characters
-        progress.update(done_bytes, total_bytes)
+            on_bad(type(error)(error.reason, one_line(f"{read.place}: {error}")))
+        facts.unfilled.update({name for chat in read.chats for name in chat.unfilled})
+        done_bytes += sum(chat.n_characters for chat in read.chats)
+        progress.update(min(done_bytes, total_bytes), total_bytes)
+    progress.update(total_bytes, total_bytes)
     if facts.left_out.total() and not len(spool):
         reasons = ", ".join(f"{n} {reason}" for reason, n in facts.left_out.items())
         raise DataError(one_line(f"chats: found none to learn from ({reasons}), expected some; the first: {facts.first_bad}"))
+    _tell(facts, progress)
+
+
+def _tell(facts: _Facts, progress: Progress) -> None:
+    """Say what is no mistake and yet may not be meant so."""
+    if facts.n_endless:
+        reason = "end in no token that ends an answer in this vocabulary; the model will not learn to stop there"
+        progress.say(f"{facts.n_endless:,} examples {reason}")
     for name, n_chats in sorted(facts.unfilled.items()):
         progress.say(f"{{{{{name}}}}} stands in {n_chats:,} chats and stays as it is; fill it with --set {name}=TEXT")
 

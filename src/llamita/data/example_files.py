@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,14 @@ from llamita.data.split import SIDES
 from llamita.errors import DataError
 from llamita.files import atomic_file, map_file
 from llamita.tokenizer.answers import Example
+
+
+class Divided(NamedTuple):
+    """Both sides, how many duplicates were left out, and whether units of one lot had to go to different sides."""
+
+    sides: dict[str, Side]
+    n_duplicates: int
+    split_lots: bool
 
 
 class Spool:
@@ -57,10 +65,10 @@ class Spool:
         self._n_examples_of_unit.append(len(unit))
         self._digests += digest.digest() + blake2b(lot.encode("utf-8"), digest_size=8).digest()
 
-    def divide(self, share: float) -> tuple[dict[str, Side], int, bool]:
-        """Write the files of both sides; return them, how many duplicates were left out, and whether a lot had to be divided.
+    def divide(self, share: float) -> Divided:
+        """Write the files of both sides; share: of the units that validate, at least one and not all.
 
-        share: of the units that validate, at least one and not all. Raises DataError for fewer than two different units.
+        Raises DataError for fewer than two different units.
         """
         self._tokens.flush()
         self._counted.flush()
@@ -68,9 +76,9 @@ class Spool:
         kept = np.sort(np.unique(digests[:, 0], return_index=True)[1])
         if len(kept) < 2:
             raise DataError(f"chats: found {len(kept)} different ones, expected at least 2: one to learn, one to measure on")
-        validates, was_divided = draw(digests[kept], share)
+        validates, split_lots = draw(digests[kept], share)
         sides = {side: self._write(side, kept[validates == (side == "validation")]) for side in SIDES}
-        return sides, len(digests) - len(kept), was_divided
+        return Divided(sides, len(digests) - len(kept), split_lots)
 
     def _path(self, part: str) -> Path:
         return self._folder / f"spool.{part}.bin"
@@ -121,12 +129,9 @@ def _rows(path: Path, dtype: np.dtype, spans: Iterable[tuple[int, int]]) -> Iter
 def _write_file(path: Path, rows: Iterable[np.ndarray]) -> str:
     """Write rows one behind the other; the SHA-256 of the file."""
     digest = sha256()
-
-    def put(file: BinaryIO, part: bytes) -> None:
-        digest.update(part)
-        file.write(part)
-
     with atomic_file(path) as file:
         for row in rows:
-            put(file, row.tobytes())
+            content = row.tobytes()
+            digest.update(content)
+            file.write(content)
     return digest.hexdigest()
