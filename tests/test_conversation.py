@@ -76,6 +76,17 @@ def test_what_was_read_before_changes_no_answer(model: LanguageModel, talk: Conv
     assert "".join(model.continue_ids(ids, 12, replace(FREE, temperature=0))) == answer
 
 
+@pytest.mark.parametrize("template", ["chatml", "llama3", "zephyr", "llama2", "story", PUBLISHED["chatml"]])
+def test_what_a_talk_feeds_before_an_answer_is_what_training_shows_before_it(model: LanguageModel, template: str):
+    greedy = replace(FREE, temperature=0)
+    with closing(Conversation(model, greedy, template, system="Be kind.", n_tokens=5)) as talk:
+        said(talk, "Hello there")
+        n_prompt = talk.last.n_read
+        (example,) = talk.template.encode_answers(talk.all_messages())
+        assert example.counted.index(True) == n_prompt
+        assert talk._sequence.ids[:n_prompt] == example.ids[:n_prompt]
+
+
 def test_retry_reads_one_token_and_answers_again(talk: Conversation):
     first = said(talk, "Hello")
     second = "".join(talk.retry())

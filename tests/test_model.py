@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from llamita.config import ModelConfig, RopeScaling
-from llamita.model import rope_angles, rope_frequencies
+from llamita.errors import ModelError
+from llamita.model import Model, random_model, rope_angles, rope_frequencies, with_more_rows
+from llamita.quant import Tensor
 
 # (theta, head size, stretching) -> pair -> frequency
 RECORDED = {
@@ -58,3 +60,53 @@ def test_angles_are_positions_times_frequencies():
     angles = rope_angles(stretched, 9)
     assert (angles.shape, angles.dtype) == ((9, 16), np.float64)
     np.testing.assert_array_equal(angles[::4], rope_angles(config(10000.0, 32, None), 3))  # as positions between
+
+
+def rows_of(model: Model, name: str) -> np.ndarray:
+    return model.tensors[name].dequantize()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_that_are_added_are_the_mean_of_the_others_which_keep_their_bits(dtype: str, tied: bool):
+    model = random_model(ModelConfig(64, 1, 2, 2, 64, 40, 32, tied_embedding=tied), dtype, group=32)
+    grown = with_more_rows(model, 43)
+    assert grown.validate().config.vocab_size == 43
+    assert grown.tensors.keys() == model.tensors.keys()
+    for name in ("embedding",) if tied else ("embedding", "head"):
+        before, after = model.tensors[name], grown.tensors[name]
+        assert (after.dtype, after.group, after.shape) == (before.dtype, before.group, (43, 64))
+        for part in ("data", "scales", "offsets"):
+            if (kept := getattr(before, part)) is not None:
+                np.testing.assert_array_equal(getattr(after, part)[:40], kept)
+                assert getattr(after, part).dtype == kept.dtype
+        step = {"f32": 1e-6, "f16": 1e-3, "bf16": 1e-2, "q8_0": 1e-2}.get(dtype, 0.1)  # the mean is about 0.16 in size
+        np.testing.assert_allclose(rows_of(grown, name)[40:], np.tile(rows_of(model, name).mean(axis=0), (3, 1)), atol=step)
+    others = set(model.tensors) - {"embedding", "head"}
+    assert all(grown.tensors[name] is model.tensors[name] for name in others)
+
+
+def test_rows_to_spare_become_the_mean_of_the_known_ones():
+    model = random_model(ModelConfig(16, 1, 2, 2, 24, 40, 12))
+    for vocab_size in (40, 41):
+        grown = with_more_rows(model, vocab_size, n_known=30)
+        known = rows_of(model, "embedding")[:30]
+        np.testing.assert_array_equal(rows_of(grown, "embedding")[:30], known)
+        expected = np.tile(known.mean(axis=0), (vocab_size - 30, 1))
+        np.testing.assert_allclose(rows_of(grown, "embedding")[30:], expected, atol=1e-6)
+
+
+def test_blocks_that_cannot_be_added_to_become_numbers():
+    model = random_model(ModelConfig(256, 1, 4, 4, 256, 40, 12))
+    blocks = np.zeros((40, 210), np.uint8)  # q6_k: a block of 256 weights takes 210 bytes
+    blocks[:, -2:] = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
+    model.tensors["embedding"] = Tensor("q6_k", (40, 256), blocks)
+    grown = with_more_rows(model, 41)
+    assert grown.tensors["embedding"].dtype == "f32"
+    np.testing.assert_array_equal(rows_of(grown, "embedding")[:40], rows_of(model, "embedding"))
+
+
+@pytest.mark.parametrize(("vocab_size", "n_known"), [(39, 0), (41, 41), (41, -1)])
+def test_a_model_does_not_shrink(vocab_size: int, n_known: int):
+    with pytest.raises(ModelError, match="found 40 rows"):
+        with_more_rows(random_model(ModelConfig(16, 1, 2, 2, 24, 40, 12)), vocab_size, n_known)

@@ -14,7 +14,8 @@ from llamita.cli import export, main
 from llamita.formats import read_model, read_tokenizer, write_model, writing
 from llamita.formats.target import write_tokenizer_beside
 from llamita.language_model import BUNDLED
-from llamita.model import Model, random_model
+from llamita.model import Model, random_model, with_more_rows
+from llamita.tokenizer.added_tokens import with_special_tokens
 from llamita.tokenizer.conversion import to_llama2c
 from llamita.tokenizer.library import LibraryTokenizer
 from llamita.tokenizer.llama2c import Llama2cTokenizer, serialize_tokenizer_bin
@@ -95,6 +96,17 @@ def test_what_was_written_is_said(capsys, tmp_path, source):
     main(["export", source, str(tmp_path / "out.bin")])
     assert "which is another one and stays; name the model's own with -z" in capsys.readouterr().out
     assert (tmp_path / "tokenizer.bin").read_bytes() == b"mine"
+
+
+def test_what_a_llama2c_file_has_no_place_for_is_said(capsys, tmp_path, toy_model):
+    tokenizer = with_special_tokens(toy_model.tokenizer, ["<|im_start|>", "<|im_end|>"])
+    grown = with_more_rows(toy_model, tokenizer.vocab_size)
+    write_model(replace(grown, tokenizer=tokenizer, chat_template="{{ messages }}"), tmp_path / "source", "safetensors")
+    said = exported(capsys, str(tmp_path / "source"), str(tmp_path / "out.bin"))["tokenizer"]
+    assert "llama2.c's run takes <|im_start|>, <|im_end|> for text" in said
+    assert said.endswith("the chat template has no place there: name it with --template")
+    said = exported(capsys, str(tmp_path / "source"), str(tmp_path / "out.gguf"))["tokenizer"]
+    assert said == f"in {tmp_path / 'out.gguf'}"
 
 
 def test_a_tokenizer_named_with_z_goes_along(capsys, tmp_path, toy_model):

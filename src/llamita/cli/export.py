@@ -136,7 +136,18 @@ def write_tokenizer(model: "Model", path: Path, to: str) -> str:
         beside, state = write_tokenizer_beside(cast("Tokenizer", model.tokenizer), path)
     except TokenizerError as refusal:
         return f"no tokenizer.bin, as it cannot hold this one: {refusal}"
-    return f"{beside}, {STATES[state]}"
+    return f"{beside}, {STATES[state]}{left_behind(model)}"
+
+
+def left_behind(model: "Model") -> str:
+    """What of a chat model only llamita still knows from a llama2.c file, or nobody."""
+    from llamita.tokenizer.llama2c import BOS_ID, EOS_ID, UNK_ID
+
+    special = cast("Tokenizer", model.tokenizer).special_tokens
+    marks = [text for text, token_id in special.items() if token_id not in (UNK_ID, BOS_ID, EOS_ID)]
+    lines = [f"llama2.c's run takes {', '.join(marks[:3])} for text"] if marks else []
+    lines += ["the chat template has no place there: name it with --template"] if model.chat_template else []
+    return "".join(f"; {line}" for line in lines)
 
 
 def text_for(model: "Model", path: str | None) -> str:
