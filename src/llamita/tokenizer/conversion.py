@@ -1,7 +1,8 @@
 """From one kind of tokenizer to another: tokenizer.bin from tokenizer.model and back, and padding for a model with more rows.
 
 A tokenizer.bin knows only byte-pair pieces with scores, and that ids 0, 1 and 2 are unknown, BOS and EOS: other vocabularies
-are refused. Other control pieces get a score at which run.c never merges them, by which our reader knows them again. Knows no path; formats/ reads and writes the files.
+are refused. Other control pieces get a score at which run.c never merges them, by which our reader knows them again. Knows no
+path; formats/ reads and writes the files.
 """
 
 from llamita.errors import TokenizerError

@@ -95,13 +95,11 @@ class JinjaTemplate:
 
     def _encode_said(self, text: str, spans: Sequence[tuple[int, int]]) -> Example:
         """The ids of a text with spans of it counted, each up to the first mark that ends an answer."""
-        places = [0]
-        for start, end in spans:
-            stop = self._stops.search(text, start, end)
-            places += [start, stop.end() if stop else end]
-        places.append(len(text))
+        stops = [self._stops.search(text, start, end) for start, end in spans]
+        ends = [stop.end() if stop else end for stop, (_, end) in zip(stops, spans, strict=True)]
+        places = [0, *(place for (start, _), end in zip(spans, ends, strict=True) for place in (start, end)), len(text)]
         runs = [Run(text[first:end], i % 2 == 1) for i, (first, end) in enumerate(pairwise(places))]
-        return encode_runs(self._tokenizer, self._encode_broken, runs)
+        return encode_runs(self._tokenizer, self._encode_broken, runs, self.stop_ids if all(stops) else ())
 
     def _encode_broken(self, text: str) -> list[int]:
         return encode_marked(self._tokenizer, text, _BREAK) if _BREAK in text else self._tokenizer.encode_marked(text)

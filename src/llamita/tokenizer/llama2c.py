@@ -1,9 +1,9 @@
 """llama2.c's tokenizer.bin: pieces with scores, and the byte-pair merging that run.c does with them.
 
 The same ids as run.c, by another way: run.c looks at every pair again after each merge, here a heap knows the best pair and a
-text is cut where no piece can reach across. Parsing builds no dictionary: decoding does not need it. The file has no place for special
-tokens but three; others are pieces that run.c never merges, which only we take for special. Knows no model, no path; the number
-of entries is where the file ends. Source: run.c and tokenizer.py of llama2.c.
+text is cut where no piece can reach across. Parsing builds no dictionary: decoding does not need it. The file has no place for
+special tokens but three; others are pieces that run.c never merges, which only we take for special. Knows no model, no path;
+the number of entries is where the file ends. Source: run.c and tokenizer.py of llama2.c.
 """
 
 import math
