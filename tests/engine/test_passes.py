@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.cases import CASES, DTYPES, make_model, random_ids
+from llamita.config import ModelConfig
 from llamita.engine import Engine, Reading, Sampling, Sequence
 from llamita.errors import SettingError
+from llamita.model import random_model
 from reference import log_softmax, reference_logits
 
 CASE = CASES[0]
@@ -214,6 +216,31 @@ def test_logprobs_of_any_ids_are_the_log_softmax_of_the_logits(engine: Engine):
     engine.run_pass([Reading(sequence, 30, wants_logits=True)])
     sequence.close()
     assert engine.logprobs(others) == pytest.approx(expected[np.arange(30), others], abs=2e-5)
+
+
+def test_the_many_unlikely_ids_of_a_large_vocabulary_count_in_a_logprob():
+    """Each of them alone is less than half of the last bit of the likeliest one's share."""
+    model = random_model(ModelConfig(16, 1, 2, 2, 16, 1 << 16, 16, tied_embedding=False))
+    head = model.tensors["head"].data
+    head *= 0.1
+    with Engine(model, n_threads=1) as engine:
+        hidden = read_one(engine, 5, wants_hidden=True).hidden_states(0, 1)[0]
+    head[7] = 17.5 * hidden / (hidden @ hidden)
+    with Engine(model, n_threads=1) as engine:
+        expected = log_softmax(engine.logits([5]))[0, 7]
+        found = read_one(engine, 5, wants_logits=True).logprobs(np.array([7]))
+    assert -0.01 < expected < -0.001
+    assert found == pytest.approx(expected, abs=2e-6)
+
+
+def read_one(engine: Engine, token_id: int, **wants: bool) -> Engine:
+    """The engine behind a pass that read one id."""
+    sequence = engine.sequence(Sampling(temperature=0))
+    sequence.append([token_id])
+    sequence.n_alternatives = 0
+    engine.run_pass([Reading(sequence, 1, **wants)])
+    sequence.close()
+    return engine
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

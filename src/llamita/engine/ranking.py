@@ -9,7 +9,9 @@ from llamita.engine.sampler import MINUS_INFINITY, argmax, exponentiate, hide_pa
 from llamita.engine.state import RANK_BEST, RANK_LARGEST, RANK_SUM
 from llamita.simd.kernel import kernel
 from llamita.simd.memory import get_f32, get_i64, load, set_f32, set_i64, store
-from llamita.simd.vectors import LANES, any_at_least
+from llamita.simd.vectors import LANES, add, any_at_least, reduce_add, splat
+
+BLOCK = 64  # vectors
 
 
 @kernel
@@ -25,6 +27,18 @@ def insert(best, ids, n, logit, token):
 
 
 @kernel
+def sum_of(values, n_vectors):
+    """The sum of float32[16 * n_vectors], in blocks: in one sum the many small numbers are lost beside a large one."""
+    total = splat(np.float32(0.0))
+    for first in range(0, n_vectors, BLOCK):
+        block = splat(np.float32(0.0))
+        for i in range(first, min(first + BLOCK, n_vectors)):
+            block = add(block, load(values, i * LANES))
+        total = add(total, block)
+    return reduce_add(total)
+
+
+@kernel
 def rank_row(logits, vocab_size, n_vectors, n_best, scratch, ranking, ids):
     """Fill a ranking (see RANK_LARGEST) with the n_best largest of a row of logits, of equals the lower ids.
 
@@ -32,7 +46,8 @@ def rank_row(logits, vocab_size, n_vectors, n_best, scratch, ranking, ids):
     """
     hide_padding(logits, vocab_size, n_vectors)
     set_f32(ranking, RANK_LARGEST, get_f32(logits, argmax(logits, n_vectors)))
-    set_f32(ranking, RANK_SUM, exponentiate(logits, scratch, n_vectors, np.float32(1.0)))
+    exponentiate(logits, scratch, n_vectors, np.float32(1.0))
+    set_f32(ranking, RANK_SUM, sum_of(scratch, n_vectors))
     best, least = ranking + 4 * RANK_BEST, MINUS_INFINITY
     for i in range(n_best):
         set_f32(best, i, MINUS_INFINITY)
