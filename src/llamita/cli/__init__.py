@@ -16,7 +16,10 @@ from llamita import __version__
 from llamita.errors import LlamitaError
 
 # each is a module of this folder with a click command of the name `command`
-VERBS = ("run", "chat", "serve", "inspect", "export", "score", "bench", "vocab", "prepare", "plan", "train", "report")
+VERBS = (
+    "run", "chat", "serve", "inspect", "export", "score", "eval", "probe",
+    "bench", "vocab", "prepare", "plan", "train", "finetune", "sweep", "report",
+)  # fmt: skip
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports of a program that SIGINT or SIGPIPE ended
 
 

@@ -48,6 +48,13 @@ class ShownProgress(Progress):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def begin_again(self, title: str, in_bytes: bool) -> None:
+        """Show the progress of other work from now on."""
+        self.stop()
+        self._title, self._in_bytes, self._task = title, in_bytes, None
+        self._started = self._shown = time.monotonic()
+        self.__enter__()
+
     def stop(self) -> None:
         """Leave the terminal to others; lines still come."""
         if self._bar:

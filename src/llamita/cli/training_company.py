@@ -43,3 +43,11 @@ class TerminalCompany(ShownProgress, Company):
     def stopped(self, folder: Path) -> None:
         """Say how to go on."""
         self.say(f"stopped and saved; go on with: llamita train --out {folder} --resume")
+
+
+class SweepCompany(TerminalCompany):
+    """Shows how far a whole sweep is, instead of a line for each of its trainings."""
+
+    def training_begins(self) -> None:
+        """From now on updates are counted."""
+        self.begin_again("updates", in_bytes=False)
