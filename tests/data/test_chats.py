@@ -177,7 +177,7 @@ def test_where_all_ask_the_same_both_sides_get_some_and_it_is_told(prepare: Call
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_too_few_chats_are_refused(prepare: Callable, n: int):
-    with pytest.raises(DataError, match=r"at least 2|file size"):
+    with pytest.raises(DataError, match=("found no chats, expected some", "found 1 different ones, expected at least 2")[n]):
         prepare([record(i) for i in range(n)])
     with pytest.raises(DataError, match="found 1 different ones"):
         prepare([record(5), record(5)], out="other")
@@ -289,8 +289,9 @@ def test_pairs_lie_one_behind_the_other_and_never_apart(prepare: Callable, token
 def test_pairs_that_do_not_fit_are_dropped_together(prepare: Callable):
     records = [{"prompt": f"Is {i} even?", "chosen": "yes", "rejected": "no"} for i in range(5)]
     records.append({"prompt": "Is it even? " * 30, "chosen": "yes", "rejected": "no"})
+    records.append({"prompt": "Is it?", "chosen": "well, " * 40 + "yes", "rejected": "well, " * 40 + "no"})
     data, _ = prepare(records, kind="pairs", context=60)
-    assert data.manifest.left_out == {"no answer within the context": 1}
+    assert data.manifest.left_out == {"no answer within the context": 2}
     assert data.train.n_examples + data.validation.n_examples == 10
 
 
@@ -328,6 +329,19 @@ def test_large_vocabularies_take_four_bytes_a_token(prepare: Callable, tmp_path:
     assert data.manifest.dtype == "uint32"
     assert (tmp_path / "out" / "train.tokens.bin").stat().st_size == 4 * data.train.n_tokens
     assert data.train.ids(0)[0] == 702
+
+
+def test_of_many_files_the_first_and_each_new_shape_are_told(tmp_path: Path, tokenizer: Tokenizer):
+    folder, told = tmp_path / "chats", Told()
+    folder.mkdir()
+    for i in range(14):
+        write(folder / f"{i:02}.jsonl", [record(i)] if i != 12 else [{"prompt": "a", "completion": "b"}])
+    manifest = open_chats(
+        prepare_chats([folder], open_template("chatml", tokenizer), tokenizer, tmp_path / "out", ChatOptions(), told)
+    ).manifest
+    said = [Path(line.partition(":")[0]).name for line in told.lines if ": the shape is" in line]
+    assert said == [*(f"{i:02}.jsonl" for i in range(10)), "12.jsonl"]
+    assert len(manifest.shapes) == 14
 
 
 def test_progress_comes_to_its_end(tmp_path: Path, tokenizer: Tokenizer):

@@ -7,6 +7,7 @@ reads with its place in the file. Knows no template and no tokenizer.
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from llamita.data.chat_options import ChatOptions
@@ -39,6 +40,15 @@ def find_chat_files(names: Sequence[str | os.PathLike[str]]) -> list[Source]:
         expected = " ".join(ending for ending, kind in KINDS.items() if kind != "text")
         raise DataError(one_line(f"{(texts or [*given])[0]}: found no file of chats, expected {expected}"))
     return found
+
+
+def kind_of(sources: Sequence[Source], options: ChatOptions) -> str:
+    """What the first record that is anything holds: "pairs" of a chosen and a rejected answer, or "chats"."""
+    for source in sources:
+        for _, record in read_records(source.name, _layout_of(source), lambda *_: None):
+            with suppress(BadChatError):
+                return "pairs" if (options.shape or shape_of(record, options)) == "pairs" else "chats"
+    return "chats"
 
 
 def read_chat_files(sources: Sequence[Source], options: ChatOptions, on_bad: OnBad, note: Note) -> Iterator[Read]:

@@ -34,7 +34,7 @@ from llamita.tokenizer.chat_template import ChatTemplate
 from llamita.tokenizer.published_templates import jinja_of
 
 _PARTS_NAME = ".parts"
-_SHOWN_BAD = 10  # bad records that are told one by one
+_SHOWN_BAD = _SHOWN_FILES = 10  # bad records, and files with their shapes, that are told one by one
 
 
 @dataclass
@@ -172,6 +172,8 @@ class _Renderer:
             fitted.append(example)
             last = max(i for i, flag in enumerate(counted) if flag)
             facts.n_endless += not self._template.stop_texts and ids[last] not in self._template.stop_ids
+        if self.options.kind == "pairs" and fitted[0].ids == fitted[1].ids:
+            raise TooLongError("no answer within the context", f"found answers that differ only behind token {context}")
         facts.n_cut += n_longest > context
         return tuple(fitted)
 
@@ -220,7 +222,8 @@ def _render(sources: Sequence[Source], renderer: "_Renderer", spool: Spool, fact
             progress.say(f"{error}: left out" + ("; further ones are only counted" if n_bad == _SHOWN_BAD else ""))
 
     def note(source: Source, line: str) -> None:
-        progress.say(f"{source.name}: {line}")
+        if line not in facts.shapes.values() or len(facts.shapes) < _SHOWN_FILES:
+            progress.say(f"{source.name}: {line}")
         facts.shapes[source.name] = line
 
     done_bytes, total_bytes = 0, sum(source.n_text_bytes for source in sources)
@@ -235,7 +238,9 @@ def _render(sources: Sequence[Source], renderer: "_Renderer", spool: Spool, fact
         done_bytes += sum(chat.n_characters for chat in read.chats)
         progress.update(min(done_bytes, total_bytes), total_bytes)
     progress.update(total_bytes, total_bytes)
-    if facts.left_out.total() and not len(spool):
+    if not facts.n_read and not facts.left_out:
+        raise DataError(one_line(f"{', '.join(source.name for source in sources[:3])}: found no chats, expected some"))
+    if not len(spool):
         reasons = ", ".join(f"{n} {reason}" for reason, n in facts.left_out.items())
         raise DataError(one_line(f"chats: found none to learn from ({reasons}), expected some; the first: {facts.first_bad}"))
     _tell(facts, progress)
