@@ -65,7 +65,7 @@ def _values(result: TrialResult) -> str:
 
 
 def _rungs_in_words(sweep: Sweep) -> str:
-    parts = [f"{rung.n_trials} to {rung.share:.3g} of a training" for rung in sweep.rungs]
+    parts = [f"{rung.n_trials} to {rung.share:.0%} of a training" for rung in sweep.rungs]
     return (
         f"<p>Successive halving: {', '.join(parts)}. At each rung the rate falls as at the end of a training of that length, "
         "and the validation loss there, in nats per token, decides; the falling part is then left, and the next rung goes on "
