@@ -1,5 +1,6 @@
 """What the assistant says is counted, to the token: for every template and every kind of vocabulary."""
 
+import json
 import re
 from itertools import groupby
 from pathlib import Path
@@ -187,6 +188,22 @@ def test_the_templates_of_real_models_count_what_the_assistant_says(file: str, c
     assert example.ids == template.encode(messages, False)
     assert counted_texts(tokenizer, example) == answers(messages, "chatml" if "SmolLM2" in file else "llama3")
     check_prompts(tokenizer, template, messages, example)
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "sentencepiece"])
+@pytest.mark.parametrize("source", [*NAMES, "SmolLM2-135M-Instruct.jinja", "meta-llama-Llama-3.1-8B-Instruct.jinja"])
+def test_in_real_talks_every_answer_counts_and_nothing_else(source: str, kind: str, shared_data: Path, vocabularies):
+    talks = json.loads((shared_data / "chat" / "fastchat_dummy_conversation.json").read_text(encoding="utf-8"))
+    tokenizer, path = vocabularies[kind], shared_data / "chat_templates" / source
+    template = open_template(path.read_text(encoding="utf-8") if path.exists() else source, tokenizer)
+    name = {"S": "chatml", "m": "llama3"}.get(source[0], source)
+    roles = {"human": "user", "gpt": "assistant"}
+    for talk in talks[::9]:
+        messages = [{"role": roles[turn["from"]], "content": turn["value"]} for turn in talk["conversations"]]
+        (example,) = template.encode_answers(messages)
+        assert counted_texts(tokenizer, example) == answers(messages, name)
+        assert example.ids == template.encode(messages, False) + ([tokenizer.eos_id] if name == "story" else [])
+        check_prompts(tokenizer, template, messages, example)
 
 
 def test_calls_of_tools_count_as_the_template_writes_them(shared_data: Path, vocabularies):
