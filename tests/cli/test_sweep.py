@@ -88,6 +88,13 @@ def test_no_text_is_one_line(tmp_path: Path, capsys):
     assert "found no text to train on" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_without_optuna_it_is_said_how_to_get_it(text: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr("llamita.train.study.find_spec", lambda _: None)
+    assert main(["sweep", str(text), "--out", str(tmp_path / "out"), *SMALL, *GRID]) == 1
+    assert "pip install 'llamita[sweep]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_sweep_that_a_signal_stops_tells_how_far_it_came(text: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(sweeping, "train_to", lambda *_: signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
