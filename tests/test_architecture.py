@@ -78,7 +78,10 @@ ONLY_HOMES = {
     "jinja2": {"tokenizer"},
     "pyarrow": {"data"},
     "datasets": {"data"},
+    "lm_eval": {"judge"},
 }
+
+NEED_LM_EVAL = [SOURCE / "judge" / name for name in ("harness.py", "evaluation.py")]  # as serve needs its libraries
 
 
 def unit_of(path: Path) -> str:
@@ -174,7 +177,7 @@ assert dict(os.environ) == environment, set(os.environ.items()) ^ set(environmen
 assert threading.active_count() == 1
 assert not any(name.partition(".")[0] in ("torch", "fastapi") for name in sys.modules)
 """
-    inference = [path for path in MODULES if unit_of(path) not in ("train", "serve", "__main__")]
+    inference = [path for path in MODULES if unit_of(path) not in ("train", "serve", "__main__") and path not in NEED_LM_EVAL]
     names = [
         ".".join(("llamita", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__") for path in inference
     ]

@@ -51,4 +51,5 @@ def _option(field: Field) -> Callable[..., Any]:
     choices = CHOICES.get(field.name)
     kind = click.Choice(choices) if choices else field.type
     metavar = f"[{'|'.join(filter(None, choices))}]" if choices else None
-    return click.option(flag, field.name, type=kind, default=field.default, metavar=metavar, help=text)
+    shown = None if field.default else False  # nothing to show of an empty text
+    return click.option(flag, field.name, type=kind, default=field.default, show_default=shown, metavar=metavar, help=text)

@@ -1,4 +1,4 @@
-"""--template of `chat` and `serve`: which chat template a model is talked to with."""
+"""--template of `chat`, `serve` and `finetune`: which chat template a model is talked to with."""
 
 from collections.abc import Callable
 from typing import Any

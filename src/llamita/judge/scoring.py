@@ -114,7 +114,7 @@ def score(
     encoder = TextEncoder(tokenizer)
     documents = encoder.encode(texts, windowing.counts_first)
     tally, n_read = _Tally(), 0
-    with Engine(model, n_threads, windowing.context, slots_for(model, windowing)) as engine:
+    with Engine(model, n_threads, windowing.context, slots_for(model, windowing.context)) as engine:
         started = time.perf_counter()
         for window, losses in token_losses(engine, windowing.windows(documents)):
             tally.add(window.rows, losses)
@@ -132,10 +132,10 @@ def bos_of(tokenizer: Tokenizer, wanted: bool | None) -> int | None:
     return tokenizer.bos_id if (tokenizer.adds_bos if wanted is None else wanted) else None
 
 
-def slots_for(model: Model, windowing: Windowing) -> int:
-    """How many windows are read side by side: as many as fill a pass, and as memory allows."""
+def slots_for(model: Model, context: int) -> int:
+    """How many texts are read side by side: as many as fill a pass, and as memory allows."""
     config = model.config
-    cache_bytes = 2 * 4 * config.n_layers * config.kv_width * windowing.context
+    cache_bytes = 2 * 4 * config.n_layers * config.kv_width * context
     return max(1, min(MOST_SLOTS, CACHE_BYTES // cache_bytes))
 
 

@@ -181,8 +181,9 @@ def _read_table(kind: type[Table], values: dict[str, Any]) -> Table:
         expected = known[name] if isinstance(known[name], type) else list  # of names
         if not (type(value) is expected or (expected is float and type(value) is int)):
             raise SettingError(f"recipe: {name}: found {value!r}, expected {getattr(expected, '__name__', expected)}")
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return kind(**given)
     except TypeError as error:
         raise SettingError(f"recipe: {error}") from None
 
@@ -199,7 +200,8 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     tables = recipe.to_dict()
     for name, value in overrides.items():
         kinds = {"model": ModelConfig, "training": TrainConfig, "finetuning": FinetuneConfig}
-        tables[next(table for table, kind in kinds.items() if name in kind.__dataclass_fields__)][name] = value
+        table = next(table for table, kind in kinds.items() if name in kind.__dataclass_fields__)
+        tables[table][name] = list(value) if isinstance(value, tuple) else value
     return Recipe.from_dict(tables)
 
 

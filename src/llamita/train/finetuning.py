@@ -97,7 +97,7 @@ class Finetuning:
     def model(self, network: Llama, name: str) -> Model:
         """The network as a model; with LoRA the frozen one, with what was trained beside it added."""
         if self.config.lora_rank:
-            return replace(merged(self._base.model, self._adapter(network)), name=name)
+            return self._base.with_chat(replace(merged(self._base.model, self._adapter(network)), name=name))
         return self._base.with_chat(model_of(network, self.recipe.model, name))
 
     def contents(self, network: Llama, name: str) -> Contents:

@@ -66,15 +66,16 @@ def choose_training(
         how = "about 100 thousand x (tokens / billion) ** 0.383, 1/1000 of all at most"
     else:
         draft, sequences, how = published, published.sequences_per_update, "as published"
-    draft = _with_given(draft, ledger)
-    draft = _with_numbers(draft, config, n_tokens, machine, ledger)
-    draft = _with_batch(draft, config, sequences, how, machine, ledger)
+    draft = with_given(draft, ledger)
+    draft = with_numbers(draft, config, n_tokens, machine, ledger)
+    held_bytes = sum(state_bytes(config, draft).values())
+    draft = with_batch(draft, config, sequences, how, machine, ledger, held_bytes)
     draft = _with_steps(draft, config, n_tokens, published, ledger)
     draft = _with_pauses(draft, config, machine, ledger)
-    return _with_given(draft, ledger).validate()
+    return with_given(draft, ledger).validate()
 
 
-def _with_given(draft: TrainConfig, ledger: Ledger) -> TrainConfig:
+def with_given(draft: TrainConfig, ledger: Ledger) -> TrainConfig:
     """The user's numbers in place of ours."""
     names = {field.name for field in fields(TrainConfig)}
     return replace(draft, **{name: value for name, value in ledger.overrides.items() if name in names})
@@ -88,7 +89,7 @@ def _our_draft(config: ModelConfig, epochs: float, ledger: Ledger) -> TrainConfi
     return TrainConfig(1, 1, 1, learning_rate=rate, warmup_steps=1, dropout=dropout)
 
 
-def _with_numbers(draft: TrainConfig, config: ModelConfig, n_tokens: int, machine: Machine, ledger: Ledger) -> TrainConfig:
+def with_numbers(draft: TrainConfig, config: ModelConfig, n_tokens: int, machine: Machine, ledger: Ledger) -> TrainConfig:
     """The dtype that the machine multiplies fastest, and whether compiling pays."""
     seconds = n_tokens * flops_per_token(config) / machine.flops_per_second / machine.n_devices
     pays = machine.can_compile and (machine.device == "cuda" or seconds > SECONDS_WORTH_COMPILING)
@@ -97,12 +98,13 @@ def _with_numbers(draft: TrainConfig, config: ModelConfig, n_tokens: int, machin
     return replace(draft, dtype=dtype, compile=compiled)
 
 
-def _with_batch(
-    draft: TrainConfig, config: ModelConfig, sequences: int, how: str, machine: Machine, ledger: Ledger
+def with_batch(
+    draft: TrainConfig, config: ModelConfig, sequences: int, how: str, machine: Machine, ledger: Ledger, held_bytes: int
 ) -> TrainConfig:
-    """Split an update's sequences into batches that fit the memory of one device."""
+    """Split an update's sequences into batches that fit the memory of one device, beside what it holds whatever the batch."""
     own = -(-sequences // machine.n_devices)
-    most = min(own, max(1, BATCH_TOKENS[machine.device] // config.context), _batch_that_fits(draft, config, machine))
+    fitting = _batch_that_fits(draft, config, machine, held_bytes)
+    most = min(own, max(1, BATCH_TOKENS[machine.device] // config.context), fitting)
     batch = max(size for size in range(1, most + 1) if own % size == 0)
     if "accumulation" in ledger.overrides:
         batch = max(1, round(sequences / max(1, ledger.overrides["accumulation"])))
@@ -113,10 +115,10 @@ def _with_batch(
     return replace(draft, batch=batch, accumulation=accumulation)
 
 
-def _batch_that_fits(draft: TrainConfig, config: ModelConfig, machine: Machine) -> int:
+def _batch_that_fits(draft: TrainConfig, config: ModelConfig, machine: Machine, held_bytes: int) -> int:
     if machine.memory_bytes is None:
         return 1 << 30
-    free = machine.memory_bytes * MEMORY_SHARE - sum(state_bytes(config, draft).values())
+    free = machine.memory_bytes * MEMORY_SHARE - held_bytes
     return max(1, int(free // (activation_bytes_per_token(config, draft) * config.context)))
 
 
