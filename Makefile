@@ -74,5 +74,5 @@ wheel: $(VENV)/developed  ## build the wheel into dist/
 
 $(VENV)/developed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[train,data,serve,sweep]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[train,data,serve,sweep,probe]" --group dev
 	@touch $@

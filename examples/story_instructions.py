@@ -113,7 +113,7 @@ def measure(model_path: str, adapter: str | None, questions_path: Path, n: int, 
     """Print the share of the words that came, and some of the stories."""
     came, asked, whole = 0, 0, 0
     questions = read_questions(questions_path)[:n]
-    with load(model_path, **({"adapter": adapter} if adapter else {})) as model:
+    with load(model_path, adapter=adapter) as model:
         for seed, (question, words) in enumerate(questions, 1):
             story = tell(model, question, seed)
             present = n_present(words, story)

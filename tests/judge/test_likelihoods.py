@@ -1,7 +1,5 @@
 """Likelihoods of continuations: those of the plain numpy forward pass, however many run side by side and share a beginning."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -21,7 +19,7 @@ def model() -> Model:
 
 
 def naive(model: Model, question: Question) -> tuple[float, bool]:
-    ids, n = question.context + question.continuation, len(question.continuation)
+    ids, n = list(question.context + question.continuation), len(question.continuation)
     rows = log_softmax(reference_logits(model, ids[:-1]))[-n:]
     targets = np.array(question.continuation)
     return float(rows[np.arange(n), targets].sum()), bool((rows.argmax(axis=1) == targets).all())
@@ -61,7 +59,7 @@ def questions(model: Model) -> list[Question]:
 def alone(model: Model, questions: list[Question]) -> list[tuple[float, bool]]:
     """What each question is answered by itself."""
     with Engine(model, n_threads=1) as engine:
-        return [tuple(likelihoods(engine, [question])[0]) for question in questions]
+        return [(found.logprob, found.is_greedy) for [found] in (likelihoods(engine, [question]) for question in questions)]
 
 
 def test_likelihoods_are_those_of_the_reference(model: Model, questions: list[Question], alone: list[tuple[float, bool]]):
@@ -83,7 +81,7 @@ def test_neighbours_and_shared_beginnings_change_no_bit(
 
 
 @pytest.fixture
-def rows_read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many ids each pass of any engine has read."""
     rows: list[int] = []
     run = Engine.run_pass

@@ -1,4 +1,4 @@
-"""Probing: a model that was overfitted on few documents is found out, a fresh one is not; samples and losses are what they say."""
+"""Probing: a model that was overfitted on few documents is found out, a fresh one is not; losses are what they say."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +24,32 @@ from reference import log_softmax, reference_logits
 
 CONFIG = ModelConfig(64, 2, 4, 2, 128, 400, context=160)
 OPTIONS = ProbeOptions(n_samples=12, n_tokens=120)
-WORDS = "she he saw a big red ball the dog park they play too high day said time girl little loved to go home happy".split()
+WORDS = [
+    "she",
+    "he",
+    "saw",
+    "a",
+    "big",
+    "red",
+    "ball",
+    "the",
+    "dog",
+    "park",
+    "they",
+    "play",
+    "too",
+    "high",
+    "day",
+    "said",
+    "time",
+    "girl",
+    "little",
+    "loved",
+    "to",
+    "go",
+    "home",
+    "happy",
+]
 
 
 @contextmanager
@@ -102,7 +127,7 @@ def test_a_fresh_model_is_not(fresh: Probe):
     assert "nothing suggests that the model tells training text by heart" in findings.paragraph(fresh)
 
 
-def test_held_out_text_is_no_copy_and_training_text_would_be(dataset: Dataset, fresh: Probe):
+def test_held_out_text_is_no_copy(fresh: Probe):
     assert len(fresh.held_out) == 40
     assert findings.longest(fresh.held_out) < 30
 
@@ -171,5 +196,5 @@ def test_a_run_knows_its_tokens(tmp_path: Path):
     assert data_of_run(tmp_path) == data_of_run(tmp_path / "model.safetensors") == Path("/tokens")
     for broken in ("{}", "[1]", "{", '{"data": 3}'):
         (tmp_path / "run.json").write_text(broken)
-        with pytest.raises(SettingError, match="found no run.json that names its tokens"):
+        with pytest.raises(SettingError, match=r"found no run\.json that names its tokens"):
             data_of_run(tmp_path)

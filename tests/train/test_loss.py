@@ -70,7 +70,7 @@ def compiling(request, monkeypatch):
 @pytest.mark.usefixtures("compiling")
 def test_a_masked_loss_is_torchs_with_ignore_index():
     (found, expected), targets = rows_and_targets()
-    ours = linear_cross_entropy(*found, targets, masked=True)
+    ours = linear_cross_entropy(found[0], found[1], targets, masked=True)
     theirs = F.cross_entropy(F.linear(*expected), targets, ignore_index=-1)
     (2 * ours).backward()
     (2 * theirs).backward()
@@ -82,7 +82,7 @@ def test_a_masked_loss_is_torchs_with_ignore_index():
 @pytest.mark.usefixtures("compiling")
 def test_a_masked_loss_without_targets_is_zero_and_so_are_its_slopes():
     (found, _), targets = rows_and_targets()
-    value = linear_cross_entropy(*found, torch.full_like(targets, -1), masked=True)
+    value = linear_cross_entropy(found[0], found[1], torch.full_like(targets, -1), masked=True)
     value.backward()
     assert value.item() == 0
     assert all((tensor.grad == 0).all() for tensor in found)
@@ -91,7 +91,7 @@ def test_a_masked_loss_without_targets_is_zero_and_so_are_its_slopes():
 @pytest.mark.usefixtures("compiling")
 def test_log_probabilities_and_their_gradients_are_those_of_whole_logits():
     (found, expected), targets = rows_and_targets()
-    ours = linear_log_probabilities(*found, targets)
+    ours = linear_log_probabilities(found[0], found[1], targets)
     shares = F.log_softmax(F.linear(*expected), -1)
     theirs = torch.where(targets >= 0, shares.gather(1, targets.clamp(min=0)[:, None])[:, 0], 0)
     slopes = torch.randn(len(targets))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from llamita.cli.progress import ShownProgress, counted
 from llamita.cli.show_examples import show
-from llamita.train.finetune import FinetuneCompany
-from llamita.train.finetune_plan import FinetunePlan
+from llamita.train.finetune_company import FinetuneCompany
 from llamita.train.ledger import amount
 
 if TYPE_CHECKING:
     from llamita.data.examples import ChatData
     from llamita.train.base import Base
+    from llamita.train.finetune_plan import FinetunePlan
 
 
 class TerminalFinetuneCompany(ShownProgress, FinetuneCompany):
@@ -33,7 +33,7 @@ class TerminalFinetuneCompany(ShownProgress, FinetuneCompany):
             new = [mark for mark, token_id in marks if base.n_known <= token_id < base.n_known + base.n_new]
             self.say(f"new tokens, for the template {base.template.name}: {', '.join(new)}")
 
-    def planned_finetuning(self, plan: FinetunePlan, base: "Base") -> None:
+    def planned_finetuning(self, plan: "FinetunePlan", base: "Base") -> None:
         """Show the plan in short."""
         model, training, finetuning = plan.recipe.model, plan.recipe.training, plan.recipe.finetuning
         assert finetuning is not None

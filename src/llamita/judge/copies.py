@@ -1,11 +1,13 @@
 """Copies: the longest run of tokens in each of some pieces of text that stands, token for token, in a long text.
 
-The long text is taken in blocks. libdivsufsort sorts all beginnings of a block and of the pieces together (a suffix array; Manber
-and Myers, 1990), so that the beginning of the block that agrees longest with a place in a piece stands right above or below it.
+The long text is taken in blocks. libdivsufsort sorts all beginnings of a block and of the pieces together (a suffix array;
+Manber and Myers, 1990), so that the beginning of the block that agrees longest with a place in a piece stands right above
+or below it.
 Time grows with the long text and memory with a block: four million tokens a second, 250 MB. Knows no text and no model.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +54,7 @@ def longest_copies(
         longest[is_longer], places[is_longer] = found[is_longer], start + where[is_longer]
         if progress:
             progress(min(block_tokens, stream.n_tokens - start))
-    firsts = [first + int(longest[first:last].argmax()) for first, last in zip(beginnings, beginnings[1:], strict=False)]
+    firsts = [first + int(longest[first:last].argmax()) for first, last in pairwise(beginnings)]
     return [Copy(int(longest[i]), i - int(first), int(places[i])) for i, first in zip(firsts, beginnings[:-1], strict=True)]
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_eval import simple_evaluate
-from lm_eval.tasks import TaskManager
-from lm_eval.utils import handle_non_serializable, make_table
+from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
+from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+from lm_eval.utils import handle_non_serializable, make_table  # pyright: ignore[reportMissingImports]
 
 from llamita.errors import LlamitaError, SettingError, one_line
 from llamita.judge.harness import HarnessModel

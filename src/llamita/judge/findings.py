@@ -79,10 +79,10 @@ def _of_copies(found: Probe) -> str:
     middle, middle_held_out = (median(copy.n_tokens for copy in copies) for copies in (samples, held_out))
     told = (
         f"Of {len(samples):,} samples of up to {options.n_tokens} tokens (temperature {options.temperature:g}, seeds from "
-        f"{options.seed}), the longest stretch that stands word for word in the {found.n_train_tokens:,} tokens of training text "
-        f"has {longest(samples)} tokens; half of the samples have none longer than {middle:g}. Texts of one kind share such "
-        f"stretches anyway: {len(held_out):,} held-out documents, cut to the same length, up to {longest(held_out)} tokens, half "
-        f"of them none longer than {middle_held_out:g}."
+        f"{options.seed}), the longest stretch that stands word for word in the {found.n_train_tokens:,} tokens of training "
+        f"text has {longest(samples)} tokens; half of the samples have none longer than {middle:g}. Texts of one kind share "
+        f"such stretches anyway: {len(held_out):,} held-out documents, cut to the same length, up to {longest(held_out)} "
+        f"tokens, half of them none longer than {middle_held_out:g}."
     )
     n, chance = n_beyond(found), chance_of_beyond(found)
     which = "1 sample copies" if n == 1 else f"{n} samples copy"
@@ -92,8 +92,8 @@ def _of_copies(found: Probe) -> str:
         verdict = "No sample copies more than that: nothing suggests that the model tells training text by heart."
     else:
         verdict = (
-            f"{which} more than that, as chance alone would have it in {max(round(100 * chance), 1)} of 100 such tests: nothing "
-            "suggests that the model tells training text by heart."
+            f"{which} more than that, as chance alone would have it in {max(round(100 * chance), 1)} of 100 such tests: "
+            "nothing suggests that the model tells training text by heart."
         )
     return f"{told} {verdict} The longest stretch of a sample: {_quoted(found.longest_text)}"
 

@@ -12,10 +12,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
-from lm_eval.api.model import TemplateLM
-from lm_eval.api.registry import register_model
-from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
+from lm_eval.models.utils import normalize_gen_kwargs  # pyright: ignore[reportMissingImports]
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # pyright: ignore[reportMissingImports]
 
 from llamita.engine import Engine
 from llamita.errors import ChatTemplateError, ModelError, SettingError
@@ -138,11 +138,11 @@ class HarnessModel(TemplateLM):
         n_windows = []
         for request in requests:
             ids = self.tok_encode(request.args[0])
-            pairs = [
+            pairs: list[tuple[list[int], list[int]]] = [
                 make_disjoint_window(pair)
                 for pair in get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
             ]
-            windows += [hf_conventions.question_of(*pair, self.max_length) for pair in pairs]
+            windows += [hf_conventions.question_of(context, ending, self.max_length) for context, ending in pairs]
             n_windows.append(len(pairs))
         found = iter(self._likelihoods(windows))
         return [sum(next(found).logprob for _ in range(n)) for n in n_windows]

@@ -1,8 +1,8 @@
 """Probing: whether a model has its training text by heart. Samples are looked up in the training text, losses are compared.
 
-Every text of a kind shares stretches with others of that kind, so the held-out text of the same shards is looked up too: only what
-samples copy beyond that tells of memorization (as in Carlini et al., 2022). A Model and prepared shards in, numbers out;
-findings.py says in words what they mean.
+Every text of a kind shares stretches with others of that kind, so the held-out text of the same shards is looked up too:
+only what samples copy beyond that tells of memorization (as in Carlini et al., 2022). A Model and prepared shards in,
+numbers out; findings.py says in words what they mean.
 """
 
 import json
@@ -39,7 +39,7 @@ Counted = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]  #
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """How to probe: n_samples texts of up to n_tokens tokens, drawn with the seeds seed, seed + 1, ... and nothing but a temperature."""
+    """How to probe: n_samples texts of up to n_tokens tokens, drawn with the seeds seed, seed + 1, ... and a temperature."""
 
     n_samples: int = 32
     n_tokens: int = 256
@@ -88,7 +88,7 @@ def probe(
 ) -> Probe:
     """Probe a model with the shards that it was trained on. n_threads, context: as the engine takes them.
 
-    Raises SettingError for settings that cannot be, DataError where the shards have another vocabulary, or hold no document to compare with.
+    Raises SettingError for settings that cannot be, DataError for shards of another vocabulary or without held-out documents.
     """
     load_library()  # before time is spent
     tokenizer = check_vocabulary(model, dataset)
@@ -177,7 +177,7 @@ def tell(
 
 
 def even_windows(dataset: Dataset, n_read: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of n_read tokens and the one that follows, evenly from all of the training and of the held-out text: int64 (N, T)."""
+    """Windows of n_read tokens and the one that follows, evenly from the training and the held-out text: int64 (N, T)."""
     streams = (dataset.train, dataset.validation)
     n_read = min(n_read, *(stream.n_tokens - 1 for stream in streams))
     windows = []

@@ -14,7 +14,6 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,8 +34,8 @@ from llamita.formats import read_model
 from llamita.formats.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME
 from llamita.model import Model
 from llamita.train.base import Base, digest_of, is_inside, open_base
-from llamita.train.company import Company
 from llamita.train.config import FinetuneConfig, Recipe, TrainConfig, read_recipe, with_overrides, write_recipe
+from llamita.train.finetune_company import FinetuneCompany
 from llamita.train.finetune_plan import (
     DEFAULT_EPOCHS,
     ChatFacts,
@@ -80,20 +79,6 @@ class FinetuneWish:
     parallel: str = "ddp"
     tensorboard: bool = True
     wandb_project: str = ""
-
-
-class FinetuneCompany(Company):
-    """Who is told how fine-tuning comes along, beside what every run tells; the methods do nothing here."""
-
-    def prepared(self, data: ChatData, base: Base) -> None:
-        """The chats are rendered."""
-
-    def planned_finetuning(self, plan: FinetunePlan, base: Base) -> None:
-        """The plan that the run will follow."""
-
-    def counting(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:  # noqa: ARG002
-        """Work of `total` parts begins; whoever does it tells how many more are done."""
-        return nullcontext(lambda _: None)
 
 
 def run_finetuning(wish: FinetuneWish, company: FinetuneCompany, tell: TellAnswers | None = None) -> int | None:
