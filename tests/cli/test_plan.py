@@ -76,7 +76,7 @@ def test_a_range_test_shows_its_curve_and_leaves_no_file(text: Path, tmp_path: P
     assert "\x1b" not in shown
     assert all(len(line) < 80 for line in shown[shown.index("loss, nats") : shown.index("Suggested")].splitlines())
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in tmp_path.rglob("*")] == ["own", "curve.png"] or not any((tmp_path / "own").iterdir())
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["curve.png"]  # torch may leave empty folders
     assert [path.name for path in text.parent.iterdir()] == ["story.txt"]
 
 
