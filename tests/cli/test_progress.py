@@ -1,5 +1,7 @@
 """How long work goes on: a bar on a terminal, a line now and then elsewhere, both on stderr."""
 
+from types import SimpleNamespace
+
 from llamita.cli.progress import ShownProgress, counted
 
 
@@ -49,3 +51,14 @@ def test_counts_and_bytes_stand_beside_the_bar(capsys, monkeypatch):
     with counted("writing", 5_000_000) as advance:
         advance(5_000_000)
     assert "5.0/5.0 MB" in capsys.readouterr().err
+
+
+def test_slow_work_shows_that_it_goes_on(capsys, monkeypatch):
+    monkeypatch.setattr("llamita.cli.progress._SECONDS_BETWEEN_LINES", 0)
+    clock = SimpleNamespace(monotonic=iter((0.0, 100.0, 100.0, 200.0, 200.0)).__next__)
+    monkeypatch.setattr("llamita.cli.progress.time", clock)
+    with ShownProgress("scoring") as progress:
+        progress.update(1_200_000, 40_000_000)
+        progress.update(2_000, 30_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["scoring: 1.2 of about 40 MB, 12 kB/s", "scoring: 2 of about 30 kB, 10 bytes/s"]

@@ -10,6 +10,7 @@ import pytest
 
 import llamita.judge
 from judge.toys import TEXTS, byte_level_model, sentencepiece_model
+from llamita.engine import Engine, Reading
 from llamita.errors import DataError, ModelError, SettingError
 from llamita.judge import score
 from llamita.judge.windows import KINDS, Kind
@@ -125,3 +126,23 @@ def test_a_model_without_tokenizer_or_numbers_is_refused(toy_sentencepiece_bytes
 
 def test_the_public_names_are_there():
     assert {*llamita.judge.__all__} <= {*dir(llamita.judge)}
+
+
+@pytest.mark.parametrize("dtype", ["f32", "q8_0"])
+def test_full_passes_give_the_numbers_of_small_ones(dtype: str, toy_sentencepiece_bytes: bytes, monkeypatch):
+    model = sentencepiece_model(toy_sentencepiece_bytes, dtype=dtype)
+    n_passes = 0
+
+    def counting(engine: Engine, readings: list[Reading]) -> np.ndarray:
+        nonlocal n_passes
+        n_passes += 1
+        return run_pass(engine, readings)
+
+    run_pass = Engine.run_pass
+    monkeypatch.setattr(Engine, "run_pass", counting)
+    full = score(model, TEXTS * 8, n_threads=1)
+    n_full, n_passes = n_passes, 0
+    monkeypatch.setattr("llamita.judge.scoring.LOGITS_BYTES", 0)
+    small = score(model, TEXTS * 8, n_threads=1)
+    assert n_passes > 2 * n_full
+    assert full.cross_entropy == pytest.approx(small.cross_entropy, rel=1e-6)

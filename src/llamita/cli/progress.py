@@ -77,10 +77,20 @@ class ShownProgress(Progress):
             self._bar.update(self._task, completed=done_bytes, total=total)
         elif time.monotonic() - self._shown >= _SECONDS_BETWEEN_LINES:
             self._shown = time.monotonic()
-            unit, size = (" MB", 1e6) if self._in_bytes else ("", 1)
-            speed = done_bytes / size / (self._shown - self._started)
-            done, total = f"{done_bytes / size:,.0f}", f"{total_bytes / size:,.0f}"
-            self.say(f"{self._title}: {done} of about {total}{unit}, {speed:,.1f}{unit}/s")
+            speed = done_bytes / (self._shown - self._started)
+            (unit, size), (speed_unit, speed_size) = self._unit_of(total_bytes or done_bytes), self._unit_of(speed)
+            done, whole = _three_digits(done_bytes / size), _three_digits(total_bytes / size)
+            self.say(f"{self._title}: {done} of about {whole}{unit}, {_three_digits(speed / speed_size)}{speed_unit}/s")
+
+    def _unit_of(self, amount: float) -> tuple[str, float]:
+        """The largest unit that an amount holds, and its size."""
+        units = {" MB": 1e6, " kB": 1e3, " bytes": 1.0} if self._in_bytes else {"": 1.0}
+        return next(((unit, size) for unit, size in units.items() if amount >= size), list(units.items())[-1])
+
+
+def _three_digits(number: float) -> str:
+    """A number with three digits, so that slow work shows that it goes on, or with all that it has before the point."""
+    return f"{number:.3g}" if number < 100 else f"{number:,.0f}"
 
 
 @contextmanager

@@ -46,7 +46,7 @@ from llamita.errors import SettingError
 from llamita.model import Model, rope_angles
 from llamita.simd.isa import INSTRUCTION_SETS, LANES, detect_isa
 
-LOGIT_ROWS = 32  # rows of logits held at once beside those of one token of each sequence
+LOGIT_ROWS = 32  # rows of logits held at least, beside those of one token of each sequence
 MAX_THREADS = 60
 LARGE_MODEL = 2_000_000_000  # parameters from which a prompt is read in smaller pieces, so that Ctrl-C is heard
 
@@ -55,20 +55,31 @@ class Engine:
     """A model that runs.
 
     n_threads: default one per processor core. context: positions to make room for, at most (and by default) the model's.
-    n_slots: sequences at once. Raises SettingError for numbers that make no sense, ModelError for a model that does not fit.
+    n_slots: sequences at once. logits_bytes: memory for the logits of a pass, for who wants those of most rows that it reads.
+    Raises SettingError for numbers that make no sense, ModelError for a model that does not fit.
 
     >>> engine = Engine(model, context=256)                                         # doctest: +SKIP
     >>> sequence = engine.sequence(Sampling(temperature=0)); sequence.append([1])    # doctest: +SKIP
     >>> sequence.run(10)                                                             # doctest: +SKIP
     """
 
-    def __init__(self, model: Model, n_threads: int | None = None, context: int | None = None, n_slots: int = 1) -> None:
+    def __init__(
+        self,
+        model: Model,
+        n_threads: int | None = None,
+        context: int | None = None,
+        n_slots: int = 1,
+        logits_bytes: int = 0,
+    ) -> None:
         self.config = model.validate().config
         self.context = _checked("context", context, self.config.context, self.config.context)
         self.n_threads = _checked("n_threads", n_threads, default_threads(), MAX_THREADS)
         self.n_slots = _checked("n_slots", n_slots, 1, 4096)
         self.isa = detect_isa()
-        self.max_rows = max(256 if self.config.n_parameters < LARGE_MODEL else 64, self.n_slots + LOGIT_ROWS)
+        pass_rows = 256 if self.config.n_parameters < LARGE_MODEL else 64
+        logit_rows = min(pass_rows - self.n_slots, logits_bytes // (4 * self.config.vocab_size))
+        self.max_logits = self.n_slots + max(logit_rows, LOGIT_ROWS)
+        self.max_rows = max(pass_rows, self.max_logits)
         self._free_slots = list(range(self.n_slots))
         self._first_hidden = 0  # of the last pass: rows of `last` before those whose hidden states were wanted
         self._buffers: dict[str, np.ndarray] = {}
@@ -136,13 +147,13 @@ class Engine:
         cache = config.n_layers * self.n_slots * config.n_kv_heads * int(s["context"]) * int(s["head_stride"])
         self._buffer("keys", cache)
         self._buffer("values", cache)
-        self.max_logits = n_logits = self.n_slots + LOGIT_ROWS
         x, query, kv, hidden = (int(s[name]) for name in ("x_stride", "query_stride", "kv_stride", "hidden_stride"))
         shared = {"queries": query, "new_keys": kv, "new_values": kv, "attended": query, "hidden": hidden, "projected": x}
         for name, stride in shared.items():
             self._buffer(name, rows * stride + LANES)
         self._last = self._buffer("last", rows * x).reshape(rows, -1)
-        self.logits_buffer = self._buffer("logits", n_logits * int(s["logits_stride"])).reshape(n_logits, -1)
+        logits = self._buffer("logits", self.max_logits * int(s["logits_stride"]))
+        self.logits_buffer = logits.reshape(self.max_logits, -1)
         tile, planes = INSTRUCTION_SETS[self.isa].query_tile, INSTRUCTION_SETS[self.isa].planes
         longest, most_groups = self._widest_input()
         private = {
@@ -257,7 +268,7 @@ class Engine:
         try:
             sequence.append(ids)
             rows = [np.zeros((0, self.config.vocab_size), np.float32)]
-            while n := min(len(sequence.pending), LOGIT_ROWS):
+            while n := min(len(sequence.pending), self.max_logits - self.n_slots):
                 self.run_pass([Reading(sequence, n, wants_logits=True)])
                 rows.append(self.logits_buffer[:n, : self.config.vocab_size].copy())
             return np.concatenate(rows)

@@ -7,10 +7,11 @@ exceptions for that. Writes no file. Needs lm_eval, which comes with the extra `
 import difflib
 import json
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
 from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
@@ -62,10 +63,11 @@ def evaluate(model: HarnessModel, settings: Evaluation) -> dict[str, Any]:
     """
     manager, names = _find(settings.validate())
     seed = OTHER_SEED if settings.seed is None else settings.seed
-    model.sampling_seed = (seed << 32) + 1
+    model.sampling_seed = (seed << 32) + 1  # pyright: ignore[reportAttributeAccessIssue]
+    run_tasks = cast(Callable[..., dict[str, Any] | None], simple_evaluate)  # its decorators hide its parameters
     try:
         with redirect_stdout(sys.stderr):  # it prints what it is about, and so do tasks
-            results = simple_evaluate(
+            results = run_tasks(
                 model,
                 tasks=names,
                 task_manager=manager,
@@ -85,11 +87,11 @@ def evaluate(model: HarnessModel, settings: Evaluation) -> dict[str, Any]:
     except LlamitaError:
         raise
     except Exception as error:
-        if model.is_at_work:
+        if model.is_at_work:  # pyright: ignore[reportAttributeAccessIssue]
             raise  # a mistake of ours
         raise SettingError(f"tasks: the harness cannot run them: {_reason(error)}") from error
     assert results is not None
-    return dict(results)
+    return results
 
 
 def as_json(results: dict[str, Any]) -> str:
@@ -112,11 +114,11 @@ def task_names(include_path: Path | None) -> list[tuple[str, str]]:
 class _Tasks(TaskManager):
     """The harness's tasks; one that cannot be loaded is a mistake of the user, told in one line."""
 
-    def load(self, task_list: list[str]) -> dict[str, Any]:
+    def load(self, task_list: list[str]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         loaded: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}, "group_map": {}}
         for name in task_list:
             try:
-                found = super().load(name)
+                found: Any = super().load(name)
             except Exception as error:
                 remedy = "check the task, its data set's name and the network, which tasks with files of their own do not need"
                 raise SettingError(f"task {name}: cannot be loaded: {_reason(error)}; {remedy}") from error

@@ -23,6 +23,7 @@ from llamita.formats import read_model
 from llamita.judge import hf_conventions
 from llamita.judge.answers import answers
 from llamita.judge.likelihoods import Likelihood, Question, likelihoods
+from llamita.judge.losses import LOGITS_BYTES
 from llamita.language_model import find_model
 from llamita.model import Model
 from llamita.tokenizer import Tokenizer
@@ -173,7 +174,8 @@ class HarnessModel(TemplateLM):
         """
         self.is_at_work = True
         n_slots = max(min(self.batch_size, n_texts), 1)
-        with Engine(self._model, self._threads, n_tokens, n_slots) as engine, self._counted(title, n_texts) as advance:
+        engine = Engine(self._model, self._threads, n_tokens, n_slots, LOGITS_BYTES)
+        with engine, self._counted(title, n_texts) as advance:
             yield engine, advance
         self.is_at_work = False
 

@@ -13,11 +13,14 @@ from llamita.engine import Engine, Reading, Sampling, Sequence
 from llamita.errors import ModelError
 from llamita.judge.windows import Window
 
+LOGITS_BYTES = 64 << 20  # of a pass: with few rows of logits it would read few rows
+
 
 def token_losses(engine: Engine, windows: Iterable[Window]) -> Iterator[tuple[Window, np.ndarray]]:
     """Yield every window, as it is done, with the loss of each counted token: -log p, float64 (n,).
 
-    The engine must have room for the longest window, and all its slots free. Raises ModelError where there come no numbers.
+    The engine must have room for the longest window, all its slots free, and for speed LOGITS_BYTES. Raises ModelError where
+    there come no numbers.
     """
     waiting, going = iter(windows), []
     free = [engine.sequence(Sampling(temperature=0)) for _ in range(engine.n_slots)]

@@ -19,7 +19,7 @@ from llamita.engine import Engine, Sampling
 from llamita.errors import DataError, SettingError, one_line
 from llamita.formats import read_tokenizer
 from llamita.judge.copies import Copy, load_library, longest_copies
-from llamita.judge.losses import token_losses
+from llamita.judge.losses import LOGITS_BYTES, token_losses
 from llamita.judge.resampling import Interval, interval_of
 from llamita.judge.scoring import slots_for
 from llamita.judge.windows import Window
@@ -98,7 +98,8 @@ def probe(
     held_out = documents_of(dataset.validation, bos_id, HELD_OUT_PER_SAMPLE * options.n_samples, options.n_tokens)
     if not held_out:
         raise DataError(f"{dataset.folder}: found no document in the validation text, expected some to compare with")
-    with Engine(model, n_threads, context, min(options.n_samples, slots_for(model, context))) as engine:
+    n_slots = min(options.n_samples, slots_for(model, context))
+    with Engine(model, n_threads, context, n_slots, LOGITS_BYTES) as engine:
         with counted("telling", options.n_samples) as advance:
             samples = tell(engine, bos_id, {bos_id, dataset.manifest.eos_id, *model.stop_ids}, options, advance)
         windows = even_windows(dataset, min(engine.context, LONGEST_WINDOW))

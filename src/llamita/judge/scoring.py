@@ -15,7 +15,7 @@ import numpy as np
 from llamita.engine import Engine
 from llamita.errors import DataError, ModelError, SettingError
 from llamita.judge.documents import Rows, TextEncoder
-from llamita.judge.losses import token_losses
+from llamita.judge.losses import LOGITS_BYTES, token_losses
 from llamita.judge.resampling import Interval, interval_of
 from llamita.judge.windows import Kind, Windowing
 from llamita.model import Model
@@ -114,7 +114,8 @@ def score(
     encoder = TextEncoder(tokenizer)
     documents = encoder.encode(texts, windowing.counts_first)
     tally, n_read = _Tally(), 0
-    with Engine(model, n_threads, windowing.context, slots_for(model, windowing.context)) as engine:
+    n_slots = slots_for(model, windowing.context)
+    with Engine(model, n_threads, windowing.context, n_slots, LOGITS_BYTES) as engine:
         started = time.perf_counter()
         for window, losses in token_losses(engine, windowing.windows(documents)):
             tally.add(window.rows, losses)
