@@ -1,9 +1,10 @@
-"""lm-eval through the server and without it: `local-completions` on a served model against `hf` on the same weights.
+"""lm-eval asks llamita, in process and through the server, and `hf` on the same weights: both have to say the same.
 
     python tools/lm_eval_suite.py --llamita .venv/bin/llamita       # with the group `lm-eval`, see Makefile
 
-The tasks are made of the tales that come with llamita, so nothing is downloaded: the likelier of four continuations, perplexity
-of whole texts, and greedy answers. Every loglikelihood must agree within 0.001, every choice and every answer exactly.
+`llamita eval` runs in llamita's own environment, which finds lm-eval in this one. The tasks are made of the tales that come
+with llamita, so nothing is downloaded: the likelier of four continuations, perplexity of whole texts, and greedy answers.
+Every loglikelihood must agree within 0.001, every choice and every answer exactly.
 """
 
 import argparse
@@ -11,8 +12,10 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from served import served
 TALES = Path(__file__).resolve().parent.parent / "src" / "llamita" / "bundled" / "tales.txt"
 BOS_ID = 1
 TOLERANCE = 1e-3
+BATCHES = (1, 8)  # of llamita eval
+EVAL = "import site, sys; site.addsitedir(sys.argv.pop(1)); from llamita.cli import main; sys.exit(main(sys.argv[1:]))"
 TASKS: dict[str, dict[str, Any]] = {
     "continuation": {
         "output_type": "multiple_choice",
@@ -51,29 +56,46 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llamita", default="llamita", help="the command that serves")
     parser.add_argument("--samples", type=int, default=24, help="texts of each task")
+    parser.add_argument("--also", default="", metavar="MODEL", help="another model for llamita eval")
     options = parser.parse_args()
     os.environ |= {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HF_HOME"] = f"{folder}/cache"
-        model, tasks = Path(folder) / "model", Path(folder) / "tasks"
-        subprocess.run([options.llamita, "export", "stories", str(model), "--to", "safetensors", "--dtype", "f32"], check=True)
+        tasks = Path(folder) / "tasks"
         write_tasks(tasks, options.samples)
+        model = export(options.llamita, "stories", Path(folder) / "model")
         of_hf = {"pretrained": model, "dtype": "float32", "device": "cpu"}
+        expected = evaluate("hf", of_hf, tasks)
+        status = compare_in_process(options.llamita, "stories", model, tasks, expected)
         with served([options.llamita], str(model)) as url:
             api = {"model": "model", "base_url": f"{url}/v1/completions", "num_concurrent": 4, "max_length": 384}
-            pairs = {
-                "its own tokenizer": (of_hf, api | {"tokenizer": model}),
-                # of a server's tokenizer lm-eval wants ids without BOS, and would begin whole texts with EOS
-                "the server's tokenizer": (
-                    of_hf | {"add_bos_token": False},
-                    api | {"tokenizer_backend": "remote", "custom_prefix_token_id": BOS_ID},
-                ),
-            }
-            answers = {
-                name: (evaluate("hf", plain, tasks), evaluate("local-completions", through_server, tasks))
-                for name, (plain, through_server) in pairs.items()
-            }
-    return max([compare(name, *both) for name, both in answers.items()])
+            found = evaluate("local-completions", api | {"tokenizer": model}, tasks)
+            status |= compare("the server, its own tokenizer", expected, found, are_stripped=True)
+            # of a server's tokenizer lm-eval wants ids without BOS, and would begin whole texts with EOS
+            expected = evaluate("hf", of_hf | {"add_bos_token": False}, tasks)
+            found = evaluate(
+                "local-completions", api | {"tokenizer_backend": "remote", "custom_prefix_token_id": BOS_ID}, tasks
+            )
+            status |= compare("the server, the server's tokenizer", expected, found, are_stripped=True)
+        if options.also:
+            model = export(options.llamita, options.also, Path(folder) / "also")
+            expected = evaluate("hf", of_hf | {"pretrained": model}, tasks)
+            status |= compare_in_process(options.llamita, options.also, model, tasks, expected)
+    return status
+
+
+def export(llamita: str, name: str, folder: Path) -> Path:
+    """Write a model as a Hugging Face folder in float32."""
+    subprocess.run([llamita, "export", name, str(folder), "--to", "safetensors", "--dtype", "f32"], check=True)
+    return folder
+
+
+def compare_in_process(llamita: str, name: str, model: Path, tasks: Path, expected: dict[str, list[Any]]) -> int:
+    """Compare `llamita eval`, in batches of all sizes, with what hf says; 1 where it differs too much."""
+    return max(
+        compare(f"llamita eval {name}, batch {batch}", expected, evaluate_in_process(llamita, model, tasks, batch))
+        for batch in BATCHES
+    )
 
 
 def write_tasks(folder: Path, n_samples: int) -> None:
@@ -102,7 +124,22 @@ def evaluate(kind: str, arguments: dict[str, Any], tasks: Path) -> dict[str, lis
 
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     text = ",".join(f"{name}={value}" for name, value in arguments.items())
-    results = simple_evaluate(kind, model_args=text, tasks=list(TASKS), task_manager=manager, batch_size=4, bootstrap_iters=0)
+    run_tasks: Any = simple_evaluate  # its decorators hide its parameters
+    results = run_tasks(kind, model_args=text, tasks=list(TASKS), task_manager=manager, batch_size=4, bootstrap_iters=0)
+    return answers_of(results)
+
+
+def evaluate_in_process(llamita: str, model: Path, tasks: Path, batch: int) -> dict[str, list[Any]]:
+    """What `llamita eval` answers to each request of each task."""
+    python, here = Path(shutil.which(llamita) or llamita).parent / "python", sysconfig.get_path("purelib")
+    output = tasks / "results.json"
+    arguments = ["eval", model, "--tasks", ",".join(TASKS), "--include-path", tasks, "--batch", batch, "--output", output]
+    subprocess.run([python, "-c", EVAL, here, *map(str, arguments), "--log-samples"], check=True, stdout=subprocess.DEVNULL)
+    return answers_of(json.loads(output.read_text("utf-8")))
+
+
+def answers_of(results: dict[str, Any]) -> dict[str, list[Any]]:
+    """The answers to the requests of each task, in order."""
     answers: dict[str, list[Any]] = {}
     for name, samples in results["samples"].items():
         in_order = sorted(samples, key=lambda sample: sample["doc_id"])
@@ -110,14 +147,14 @@ def evaluate(kind: str, arguments: dict[str, Any], tasks: Path) -> dict[str, lis
     return answers
 
 
-def compare(name: str, expected: dict[str, list[Any]], found: dict[str, list[Any]]) -> int:
-    """Print how far two evaluations are apart; 1 where that is too far."""
+def compare(name: str, expected: dict[str, list[Any]], found: dict[str, list[Any]], are_stripped: bool = False) -> int:
+    """Print how far two evaluations are apart; 1 where that is too far. are_stripped: spaces around answers may differ."""
     status = 0
     for task in TASKS:
         pairs = list(zip(expected[task], found[task], strict=True))
         if task == "answer":
-            # hf takes the first space of an answer for one that was put before the text
-            wrong, difference = sum(a.strip() != b.strip() for a, b in pairs), 0.0
+            # hf takes the first space of an answer for one that was put before the text, and so do we in process
+            wrong, difference = sum((a.strip() != b.strip()) if are_stripped else (a != b) for a, b in pairs), 0.0
         else:
             numbers = [(a, b) if isinstance(a, float) else (float(a[0]), float(b[0])) for a, b in pairs]
             difference = max(abs(a - b) for a, b in numbers)
