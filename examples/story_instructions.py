@@ -4,9 +4,10 @@
     llamita finetune stories instructions.jsonl --template chatml --out writer
     python examples/story_instructions.py measure writer asked.jsonl
 
-Each story becomes an answer to "Write a story with the words: needle, button, shirt." The words are three of its own that few
-other stories have. `measure` asks for stories that were held out and counts how many of the words come; docs/finetuning.md
-has the numbers. Stories are the files that `llamita train` reads, FairytaleQA's stories.jsonl among them.
+Each story becomes the answer to some orders such as "Write a story with the words: needle, button, shirt." The words are three
+that it has more than once and few other stories have, in the order in which they come: other ones each time, so that it pays to
+read them. `measure` asks for stories that were held out and counts how many of the words come; docs/finetuning.md has the
+numbers. Stories are the files that `llamita train` reads, FairytaleQA's stories.jsonl among them.
 """
 
 import argparse
@@ -63,30 +64,37 @@ def shortened(story: str) -> str:
     return story[: end + 1] if end > 0 else story[:LONGEST_STORY]
 
 
-def orders_of(stories: Sequence[str], seed: int) -> list[Order]:
-    """An order for every story that has enough words which are neither everywhere nor nowhere else."""
-    random = Random(seed)
-    counts = Counter(word for story in stories for word in set(words_of(story)))
+def telling_words(stories: Sequence[str]) -> dict[str, list[str]]:
+    """What each story is about: words that it repeats and few others have, as they come. Stories with too few are left out."""
+    counted = {story: Counter(words_of(story)) for story in stories}
+    n_stories = Counter(word for words in counted.values() for word in words)
     most = max(FEWEST_STORIES, LARGEST_SHARE * len(stories))
-    orders = []
-    for story in stories:
-        telling = sorted(word for word in set(words_of(story)) if FEWEST_STORIES <= counts[word] <= most)
-        if len(telling) >= N_WORDS:
-            orders.append(Order(tuple(random.sample(telling, N_WORDS)), story))
-    return orders
+    found = {
+        story: [word for word, n in words.items() if n > 1 and FEWEST_STORIES <= n_stories[word] <= most]
+        for story, words in counted.items()
+    }
+    return {story: words for story, words in found.items() if len(words) >= N_WORDS}
 
 
-def make(texts: Sequence[str], out: Path, held_out: Path, n_held_out: int, seed: int) -> None:
-    """Write the instructions to learn from, and those to measure with, whose stories nobody has seen."""
-    stories = list(dict.fromkeys(shortened(document.text) for document in documents(find_sources(texts))))
-    orders = orders_of(stories, seed)
-    if len(orders) <= n_held_out:
-        raise SystemExit(f"stories: found {len(orders)} with words to ask for, expected more than the {n_held_out} to hold out")
-    Random(seed).shuffle(orders)
-    for path, chosen in ((held_out, orders[:n_held_out]), (out, orders[n_held_out:])):
+def order_of(story: str, words: Sequence[str], random: Random) -> Order:
+    """An order for a story by some of its words."""
+    return Order(tuple(words[i] for i in sorted(random.sample(range(len(words)), N_WORDS))), story)
+
+
+def make(texts: Sequence[str], out: Path, held_out: Path, n_held_out: int, n_per_story: int, seed: int) -> None:
+    """Write the instructions to learn from, and those to measure with, one of each story that is held out."""
+    random = Random(seed)
+    words = telling_words(list(dict.fromkeys(shortened(document.text) for document in documents(find_sources(texts)))))
+    if len(words) <= n_held_out:
+        raise SystemExit(f"stories: found {len(words)} with words to ask for, expected more than the {n_held_out} to hold out")
+    stories = list(words)
+    random.shuffle(stories)
+    for path, chosen, n in ((held_out, stories[:n_held_out], 1), (out, stories[n_held_out:], n_per_story)):
+        orders = [order_of(story, words[story], random) for story in chosen for _ in range(n)]
+        random.shuffle(orders)
         with atomic_file(path) as file:
-            file.write("".join(f"{order.to_json()}\n" for order in chosen).encode())
-        print(f"{path}: {len(chosen):,} instructions")
+            file.write("".join(f"{order.to_json()}\n" for order in orders).encode())
+        print(f"{path}: {len(orders):,} instructions of {len(chosen):,} stories")
 
 
 def read_questions(path: Path) -> list[tuple[str, list[str]]]:
@@ -134,6 +142,7 @@ def main() -> None:
     maker.add_argument("--out", type=Path, required=True)
     maker.add_argument("--held-out", type=Path, required=True)
     maker.add_argument("--n-held-out", type=int, default=100)
+    maker.add_argument("--per-story", type=int, default=3, help="instructions of each story, with other words each")
     maker.add_argument("--seed", type=int, default=1)
     measurer = verbs.add_parser("measure")
     measurer.add_argument("model")
@@ -143,7 +152,7 @@ def main() -> None:
     measurer.add_argument("--show", type=int, default=2)
     options = parser.parse_args()
     if options.verb == "make":
-        make(options.texts, options.out, options.held_out, options.n_held_out, options.seed)
+        make(options.texts, options.out, options.held_out, options.n_held_out, options.per_story, options.seed)
     else:
         measure(options.model, options.adapter, options.questions, options.n, options.show)
 

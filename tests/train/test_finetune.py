@@ -1,0 +1,170 @@
+"""Whole runs of fine-tuning on a toy model: what is learned, what counts, what resumes to the bit, and what is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch comes with llamita[train]")
+
+import toy_chats  # pyright: ignore[reportMissingImports]
+
+from llamita import load
+from llamita.conversation import Conversation
+from llamita.data.examples import open_chats
+from llamita.engine import Sampling
+from llamita.errors import LlamitaError
+from llamita.formats import read_model
+from llamita.train.base import open_base
+from llamita.train.finetune import FinetuneWish, run_finetuning
+from llamita.train.finetune_company import FinetuneCompany
+from llamita.train.network import Llama
+from llamita.train.weights import load_weights
+
+QUICK: dict[str, Any] = {
+    "batch": 2, "accumulation": 2, "row_tokens": 64, "learning_rate": 1e-2, "warmup_steps": 2, "n_steps": 12, "eval_every": 4,
+    "save_every": 4, "sample_every": 0, "dtype": "float32",
+}  # fmt: skip
+LORA: dict[str, Any] = {"lora_rank": 4, "lora_alpha": 8.0, "lora_dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, toy_sentencepiece_bytes) -> Path:
+    return toy_chats.write_base(tmp_path_factory.mktemp("model"), toy_sentencepiece_bytes)
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory) -> Path:
+    return toy_chats.write_chats(tmp_path_factory.mktemp("chats") / "chats.jsonl")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    return toy_chats.write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.jsonl")
+
+
+def finetune(base: Path, chats: Path, out: Path, tell: Callable | None = None, resume: bool = False, **overrides) -> int | None:
+    wish = FinetuneWish(
+        out, base, "toy", (str(chats),), resume, overrides=QUICK | overrides, device="cpu", n_threads=1, tensorboard=False
+    )
+    return run_finetuning(wish, FinetuneCompany(), tell)
+
+
+def answer(model: Path, adapter: Path | None = None) -> str:
+    """What a model answers to a question of the kind that it was taught."""
+    with load(model, adapter=adapter) as opened:
+        talk = Conversation(opened, Sampling(temperature=0.0), n_tokens=30)
+        try:
+            return "".join(talk.ask(toy_chats.QUESTION.format(77)))
+        finally:
+            talk.close()
+
+
+def test_the_loss_falls_and_the_answer_is_learned_to_its_end(base, chats, tmp_path):
+    assert finetune(base, chats, tmp_path, n_steps=100, learning_rate=2e-2) is None
+    losses = [line["loss"] for line in toy_chats.logged(tmp_path, "step")]
+    assert losses[-1] < 0.1 < 3 < losses[0]
+    assert answer(tmp_path).strip() == toy_chats.ANSWER
+    assert read_model(tmp_path).config.vocab_size == toy_chats.CONFIG.vocab_size + 2, "chatml's two marks"
+
+
+def test_the_loss_is_the_cross_entropy_of_the_assistants_tokens_alone(base, chats, tmp_path):
+    """One row holds all chats, so the first update's loss is that of the model as it began."""
+    finetune(base, chats, tmp_path, n_steps=1, row_tokens=2048, batch=1, accumulation=1)
+    begun, data = open_base(base, "toy").begun, open_chats(tmp_path / "data").train
+    network = Llama(begun.config, 0.0, begun.config.context)
+    load_weights(network, begun)
+    total = 0.0
+    for index in range(data.n_examples):
+        ids, counted = torch.from_numpy(data.ids(index)), torch.from_numpy(data.counted(index))
+        with torch.no_grad():
+            shares = torch.log_softmax(network.logits(ids[None, :-1])[0], -1)
+        total -= float(shares.gather(1, ids[1:, None])[counted[1:]].sum())
+    assert toy_chats.logged(tmp_path, "step")[0]["loss"] == pytest.approx(total / data.n_counted, rel=1e-5)
+
+
+class PowerCut(Exception):
+    """The end of a process without a chance to save."""
+
+
+def cut_power(_: object, *__: object) -> list[tuple[str, str]]:
+    raise PowerCut
+
+
+def send_signal(_: object, *__: object) -> list[tuple[str, str]]:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return []
+
+
+@pytest.mark.parametrize("settings", [{}, LORA], ids=["all weights", "LoRA"])
+@pytest.mark.parametrize("kind", ["answers", "preferences"])
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(base, chats, pairs, tmp_path, settings, kind):
+    """At step 6 the process dies, two steps after the last save; then at step 10 it is told to stop; then it comes to its end."""
+    file = chats if kind == "answers" else pairs
+    settings = settings | {"row_tokens": 128, "dropout": 0.1}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    finetune(base, file, whole, **settings)
+    with pytest.raises(PowerCut):
+        finetune(base, file, cut, cut_power, **settings | {"sample_every": 6})
+    assert not toy_chats.checkpoint_bytes(cut, 6)
+    assert finetune(base, file, cut, send_signal, resume=True, **settings | {"sample_every": 10}) == signal.SIGTERM
+    assert finetune(base, file, cut, resume=True, **settings) is None
+    assert len(toy_chats.checkpoint_bytes(whole, 12)) == 2
+    assert toy_chats.checkpoint_bytes(cut, 12) == toy_chats.checkpoint_bytes(whole, 12)
+    for kind_of_line in ("step", "validation", "preference"):
+        assert toy_chats.logged(cut, kind_of_line) == toy_chats.logged(whole, kind_of_line)
+
+
+def test_lora_leaves_the_base_as_it_is_and_its_adapter_says_what_was_learned(base, chats, tmp_path):
+    before = {path.name: path.read_bytes() for path in base.iterdir()}
+    finetune(base, chats, tmp_path, n_steps=60, learning_rate=2e-2, **LORA | {"lora_dropout": 0.0, "lora_rank": 8})
+    assert {path.name: path.read_bytes() for path in base.iterdir()} == before
+    assert (tmp_path / "adapter_config.json").exists()
+    assert not (tmp_path / "config.json").exists()
+    assert answer(base, tmp_path).strip() == toy_chats.ANSWER
+    assert answer(base).strip() != toy_chats.ANSWER
+
+
+@pytest.mark.parametrize("settings", [{}, LORA], ids=["all weights", "LoRA"])
+def test_preferences_raise_the_margin_between_chosen_and_rejected(base, pairs, tmp_path, settings):
+    finetune(base, pairs, tmp_path, row_tokens=128, **settings)
+    seen = [line for line in toy_chats.logged(tmp_path, "preference") if line["what"] == "training"]
+    assert seen[0]["reward_margin"] == pytest.approx(0, abs=1e-4), "before the first update nothing has changed"
+    assert seen[-1]["reward_margin"] > 1
+    assert seen[-1]["reward_accuracy"] == 1
+    losses = [line["loss"] for line in toy_chats.logged(tmp_path, "step")]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-4)
+    assert losses[-1] < 0.3
+
+
+@pytest.mark.parametrize("kind", ["answers", "preferences"])
+def test_two_ranks_learn_from_the_same_batches_as_one(base, chats, pairs, tmp_path, kind):
+    file, settings = (chats if kind == "answers" else pairs), {"row_tokens": 128, "n_steps": 4}
+    finetune(base, file, tmp_path / "one", **settings)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (QUICK | settings).items()]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "llamita"]
+    command = [*launcher, "finetune", base, file, "--out", tmp_path / "two", "--device=cpu", "--threads=1", *flags]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = (toy_chats.logged(tmp_path / name, "step") for name in ("one", "two"))
+    assert [line["n_tokens"] for line in two] == [line["n_tokens"] for line in one]
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
+
+
+def test_a_run_goes_on_with_its_own_chats_and_model_only(base, chats, tmp_path, toy_sentencepiece_bytes):
+    finetune(base, chats, tmp_path / "out", n_steps=2)
+    more = toy_chats.write_chats(tmp_path / "chats.jsonl", 30)
+    with pytest.raises(LlamitaError, match=r"bytes of .*: then absent, now "):
+        finetune(base, more, tmp_path / "out", resume=True, n_steps=2)
+    (tmp_path / "other").mkdir()
+    other = toy_chats.write_base(tmp_path / "other", toy_sentencepiece_bytes)
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    with pytest.raises(LlamitaError, match=r"model \(sha256\): then \w+, now \w+"):
+        finetune(other, chats, tmp_path / "out", resume=True, n_steps=2)
