@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ QUICK: dict[str, Any] = {
     "batch": 2, "accumulation": 2, "row_tokens": 64, "learning_rate": 1e-2, "warmup_steps": 2, "n_steps": 12, "eval_every": 4,
     "save_every": 4, "sample_every": 0, "dtype": "float32",
 }  # fmt: skip
+WHOLE: dict[str, Any] = {}
 LORA: dict[str, Any] = {"lora_rank": 4, "lora_alpha": 8.0, "lora_dropout": 0.1}
 
 
@@ -48,7 +48,7 @@ def pairs(tmp_path_factory) -> Path:
     return toy_chats.write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.jsonl")
 
 
-def finetune(base: Path, chats: Path, out: Path, tell: Callable | None = None, resume: bool = False, **overrides) -> int | None:
+def finetune(base: Path, chats: Path, out: Path, tell: Any = None, resume: Any = False, **overrides) -> int | None:
     wish = FinetuneWish(
         out, base, "toy", (str(chats),), resume, overrides=QUICK | overrides, device="cpu", n_threads=1, tensorboard=False
     )
@@ -101,10 +101,10 @@ def send_signal(_: object, *__: object) -> list[tuple[str, str]]:
     return []
 
 
-@pytest.mark.parametrize("settings", [{}, LORA], ids=["all weights", "LoRA"])
+@pytest.mark.parametrize("settings", [WHOLE, LORA], ids=["all weights", "LoRA"])
 @pytest.mark.parametrize("kind", ["answers", "preferences"])
-def test_a_run_that_was_interrupted_ends_as_one_that_was_not(base, chats, pairs, tmp_path, settings, kind):
-    """At step 6 the process dies, two steps after the last save; then at step 10 it is told to stop; then it comes to its end."""
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(base, chats, pairs, tmp_path, settings: dict[str, Any], kind):
+    """At step 6 the process dies, two steps after the last save; at step 10 the next is told to stop; the third finishes."""
     file = chats if kind == "answers" else pairs
     settings = settings | {"row_tokens": 128, "dropout": 0.1}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -130,9 +130,9 @@ def test_lora_leaves_the_base_as_it_is_and_its_adapter_says_what_was_learned(bas
     assert answer(base).strip() != toy_chats.ANSWER
 
 
-@pytest.mark.parametrize("settings", [{}, LORA], ids=["all weights", "LoRA"])
-def test_preferences_raise_the_margin_between_chosen_and_rejected(base, pairs, tmp_path, settings):
-    finetune(base, pairs, tmp_path, row_tokens=128, **settings)
+@pytest.mark.parametrize("settings", [WHOLE, LORA], ids=["all weights", "LoRA"])
+def test_preferences_raise_the_margin_between_chosen_and_rejected(base, pairs, tmp_path, settings: dict[str, Any]):
+    finetune(base, pairs, tmp_path, **settings | {"row_tokens": 128})
     seen = [line for line in toy_chats.logged(tmp_path, "preference") if line["what"] == "training"]
     assert seen[0]["reward_margin"] == pytest.approx(0, abs=1e-4), "before the first update nothing has changed"
     assert seen[-1]["reward_margin"] > 1
@@ -144,7 +144,8 @@ def test_preferences_raise_the_margin_between_chosen_and_rejected(base, pairs, t
 
 @pytest.mark.parametrize("kind", ["answers", "preferences"])
 def test_two_ranks_learn_from_the_same_batches_as_one(base, chats, pairs, tmp_path, kind):
-    file, settings = (chats if kind == "answers" else pairs), {"row_tokens": 128, "n_steps": 4}
+    file = chats if kind == "answers" else pairs
+    settings: dict[str, Any] = {"row_tokens": 128, "n_steps": 4}
     finetune(base, file, tmp_path / "one", **settings)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in (QUICK | settings).items()]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "llamita"]

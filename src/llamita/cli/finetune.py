@@ -139,11 +139,14 @@ def fitting_context(model: "Model", data: "ChatData") -> int:
 
 def questions(prompts: tuple[str, ...], base: "Base", data: "ChatData") -> list[tuple[str, list[int]]]:
     """What is shown of each question, and the ids that ask it: the user's own, or beginnings of chats that are measured on."""
+    from llamita.tokenizer.spelled import spelled
+
     if prompts:
         return [(f"{text}\n", base.template.encode([{"role": "user", "content": text}])) for text in prompts]
     held, per_unit = data.validation, 2 if data.manifest.kind == "pairs" else 1
     found = []
     for index in range(0, min(held.n_examples, N_QUESTIONS * per_unit), per_unit):
         ids = held.ids(index)[: int(held.counted(index).argmax())].tolist()
-        found.append((f"{base.tokenizer.decode(ids)[-MOST_QUESTION_CHARACTERS:].strip()}\n", ids))
+        shown = "".join(text for text, _ in spelled(base.tokenizer, ids, [False] * len(ids)))
+        found.append((shown[-MOST_QUESTION_CHARACTERS:], ids))
     return found
