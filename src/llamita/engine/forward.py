@@ -11,7 +11,7 @@ A row's result does not depend on the rows beside it, to the last bit.
 import numpy as np
 
 from llamita.engine.attention import attend, remember
-from llamita.engine.matmul import fetch_early, matmul, matrix_at, n_panels, share
+from llamita.engine.matmul import fetch_early, matmul, matrix_at, n_panels, share, stored_row_bytes
 from llamita.engine.rows import add_rows, embed_row, normalize, quantize_row, quantize_rows, quantized_bytes, rotate, tile_rows
 from llamita.engine.state import (
     DOWN,
@@ -36,9 +36,9 @@ from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_i64, load, set_i64, store
 from llamita.simd.vectors import LANES, silu_multiply
 
-CHUNKS_PER_THREAD = (
-    4  # threads take chunks of a matrix in turn: memory serves them unequally, and the barrier waits for the last
-)
+# Memory serves threads unequally, and the barrier waits for the last one: of a large matrix each thread takes chunk after
+# chunk, the first one by its rank. A small one is read before that would pay.
+CHUNKS_PER_THREAD, SMALL_MATRIX_BYTES = 4, 1 << 18
 
 
 @kernel
@@ -160,28 +160,31 @@ def attend_heads(state, layer, first_head, last_head, rank):
 
 
 @piece
-def chunk_of(n, n_threads):
-    """Panels that a thread takes at a time from a matrix of n: small enough that all end together."""
-    return max(n // (n_threads * CHUNKS_PER_THREAD), np.int64(1))
+def chunk_of(matrix, n_threads):
+    """Panels that a thread takes at a time: small enough that all end together."""
+    n = n_panels(matrix)
+    n_chunks = n_threads * CHUNKS_PER_THREAD if n * LANES * stored_row_bytes(matrix) > SMALL_MATRIX_BYTES else n_threads
+    return (n + n_chunks - 1) // n_chunks
 
 
 @piece
-def take_chunk(state, which, chunk):
-    """The first panel of the next chunk of a matrix that nobody has taken."""
-    return atomic_add(state.tickets, 8 * which, chunk)
+def take_chunk(state, which, chunk, n):
+    """The first of n panels of the next chunk that nobody has taken, behind the first chunk of each thread; n or more: none."""
+    first = state.n_threads * chunk
+    return first if first >= n else first + atomic_add(state.tickets, 8 * which, chunk)
 
 
 @piece
-def multiply_shared(state, which, x, x_stride, quants, factors, corrections, out, out_stride, by_rows, n_rows):
+def multiply_shared(state, which, x, x_stride, quants, factors, corrections, out, out_stride, by_rows, n_rows, rank):
     """A whole matrix for this thread's own rows (by_rows), or whatever chunks of it the threads take in turn."""
     matrix = matrix_at(state.matrices, which)
     n = n_panels(matrix)
-    chunk = n if by_rows else chunk_of(n, state.n_threads)
-    first = np.int64(0) if by_rows else take_chunk(state, which, chunk)
+    chunk = n if by_rows else chunk_of(matrix, state.n_threads)
+    first = np.int64(0) if by_rows else rank * chunk
     while first < n:
         last = min(first + chunk, n)
         matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, first, last, n_rows)
-        first = last if by_rows else take_chunk(state, which, chunk)
+        first = last if by_rows else take_chunk(state, which, chunk, n)
 
 
 @piece
@@ -193,8 +196,8 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
     by_rows = n_parts == 1
     step = max(PAIR_FLOATS // (2 * LANES * n_rows), np.int64(2))
     if not by_rows:
-        step = min(step, chunk_of(n, state.n_threads))
-    first = np.int64(0) if by_rows else take_chunk(state, which_gate, step)
+        step = min(step, chunk_of(gate, state.n_threads))
+    first = np.int64(0) if by_rows else part * step
     while first < n:
         panels = min(step, n - first)
         stride = panels * LANES
@@ -208,7 +211,7 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
             for i in range(0, columns, LANES):
                 at = r * stride + i
                 store(target, i, silu_multiply(load(pairs, at), load(pairs, n_rows * stride + at)))
-        first = first + panels if by_rows else take_chunk(state, which_gate, step)
+        first = first + panels if by_rows else take_chunk(state, which_gate, step, n)
 
 
 @piece
@@ -232,7 +235,7 @@ def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, cor
         prepare_normed(state, state.last, n, 2 * state.n_layers, head, np.int64(1), normed, quants, factors, corrections)
         multiply_shared(
             state, head, normed, stride, quants, factors, corrections, state.logits, state.logits_stride,
-            state.n_threads == 1, n,
+            state.n_threads == 1, n, rank,
         )  # fmt: skip
 
 
@@ -279,17 +282,28 @@ def forward(state, rank):
             remember_rows(state, layer, first_head, last_head, row, row_end)
         attend_heads(state, layer, first_head, last_head, rank)
         output = matrix_at(state.matrices, first + OUTPUT)
-        fetch_early(output, rank * chunk_of(n_panels(output), n_threads))
+        fetch_early(output, rank * chunk_of(output, n_threads))
         barrier(meeting, n_threads)
 
         attended, projected = state.attended + 4 * row * state.query_stride, state.projected + 4 * row * stride
         prepare(state, attended, state.query_stride, mine, query_width, first + OUTPUT, quants, factors, corrections)
         multiply_shared(
-            state, first + OUTPUT, attended, state.query_stride, quants, factors, corrections, projected, stride, by_rows, mine
+            state,
+            first + OUTPUT,
+            attended,
+            state.query_stride,
+            quants,
+            factors,
+            corrections,
+            projected,
+            stride,
+            by_rows,
+            mine,
+            rank,
         )
         if not by_rows:
             gate = matrix_at(state.matrices, first + GATE)
-            fetch_early(gate, rank * chunk_of(n_panels(gate), n_threads))
+            fetch_early(gate, rank * chunk_of(gate, n_threads))
             barrier(meeting, n_threads)
             if rank == 0:
                 set_i64(state.tickets, 8 * (first + OUTPUT), np.int64(0))
@@ -299,7 +313,7 @@ def forward(state, rank):
         gated_units(state, layer, normed, quants, factors, corrections, pairs, row, mine, part, n_parts)
         down = matrix_at(state.matrices, first + DOWN)
         if not by_rows:
-            fetch_early(down, rank * chunk_of(n_panels(down), n_threads))
+            fetch_early(down, rank * chunk_of(down, n_threads))
             barrier(meeting, n_threads)
             if rank == 0:
                 set_i64(state.tickets, 8 * (first + GATE), np.int64(0))
@@ -307,7 +321,18 @@ def forward(state, rank):
         hidden = state.hidden + 4 * row * state.hidden_stride
         prepare(state, hidden, state.hidden_stride, mine, state.mlp_width, first + DOWN, quants, factors, corrections)
         multiply_shared(
-            state, first + DOWN, hidden, state.hidden_stride, quants, factors, corrections, projected, stride, by_rows, mine
+            state,
+            first + DOWN,
+            hidden,
+            state.hidden_stride,
+            quants,
+            factors,
+            corrections,
+            projected,
+            stride,
+            by_rows,
+            mine,
+            rank,
         )
         if not by_rows:
             following = matrix_at(state.matrices, first + MATRICES_PER_LAYER)  # the next layer's queries, or the classifier

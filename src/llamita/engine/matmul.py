@@ -34,6 +34,12 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
     n_blocks, quant_size = matrix.padded_group // block, quantized_bytes(matrix.columns, group)
     panel_bytes = LANES * matrix.panel_row_bytes
     scale_bytes = LANES * n_groups * (2 if block == BLOCK else 4) * (2 if matrix.kind == PANELS_Q4_1 else 1)
+    if n_rows == 1:
+        quantized_tile(
+            matrix.kind, block, np.int64(1), np.int64(1), out + 4 * first * LANES, out_stride, matrix.weights + first * panel_bytes,
+            matrix.scales + first * scale_bytes, quants, factors, corrections, n_groups, n_blocks, matrix.multiplier, last - first,
+        )  # fmt: skip
+        return
     panel = first
     while panel < last:
         panels = 1
@@ -59,7 +65,7 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
                 quantized_tile(
                     matrix.kind, block, step, rows, out + 4 * (row * out_stride + (panel + p) * LANES), out_stride,
                     weights + p * panel_bytes, matrix.scales + (panel + p) * scale_bytes, quants + row * quant_size,
-                    factors + groups_at, corrections + groups_at, n_groups, n_blocks, matrix.multiplier,
+                    factors + groups_at, corrections + groups_at, n_groups, n_blocks, matrix.multiplier, np.int64(1),
                 )  # fmt: skip
             row += rows
         panel += panels
@@ -100,13 +106,15 @@ def matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, f
 
 
 @kernel
+def stored_row_bytes(matrix):
+    """Bytes of a row of weights, without scales, as they lie where matmul reads them."""
+    return matrix.panel_row_bytes if matrix.kind >= FIRST_PANELS else matrix.row_bytes
+
+
+@kernel
 def fetch_early(matrix, first):
     """Ask for the beginning of this thread's slice of the next matrix before waiting at a barrier: memory must not idle."""
-    start = matrix.weights
-    if matrix.kind >= FIRST_PANELS:
-        start += first * LANES * matrix.panel_row_bytes
-    else:
-        start += first * LANES * matrix.row_bytes
+    start = matrix.weights + first * LANES * stored_row_bytes(matrix)
     for line in range(0, EARLY_BYTES, 64):
         prefetch(start + line)
 
