@@ -36,9 +36,9 @@ from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_i64, load, set_i64, store
 from llamita.simd.vectors import LANES, silu_multiply
 
-# Memory serves threads unequally, and the barrier waits for the last one: of a large matrix each thread takes chunk after
-# chunk, the first one by its rank. A small one is read before that would pay.
-CHUNKS_PER_THREAD, SMALL_MATRIX_BYTES = 4, 1 << 18
+# Memory serves threads unequally, and the barrier waits for the last one: of a large matrix three quarters are shared by rank,
+# in long streams, and the threads take the rest in turn, chunk by chunk. A small one is read before that would pay.
+CHUNKS_PER_THREAD, SMALL_MATRIX_BYTES = 2, 1 << 18
 
 
 @kernel
@@ -160,18 +160,29 @@ def attend_heads(state, layer, first_head, last_head, rank):
 
 
 @piece
-def chunk_of(matrix, n_threads):
-    """Panels that a thread takes at a time: small enough that all end together."""
+def own_panels(matrix, n_threads):
+    """Panels of a matrix that are each thread's own, by its rank."""
     n = n_panels(matrix)
-    n_chunks = n_threads * CHUNKS_PER_THREAD if n * LANES * stored_row_bytes(matrix) > SMALL_MATRIX_BYTES else n_threads
-    return (n + n_chunks - 1) // n_chunks
+    if n * LANES * stored_row_bytes(matrix) > SMALL_MATRIX_BYTES:
+        return n * 3 // (4 * n_threads)
+    return (n + n_threads - 1) // n_threads
 
 
 @piece
-def take_chunk(state, which, chunk, n):
-    """The first of n panels of the next chunk that nobody has taken, behind the first chunk of each thread; n or more: none."""
-    first = state.n_threads * chunk
-    return first if first >= n else first + atomic_add(state.tickets, 8 * which, chunk)
+def chunk_of(n, own, n_threads):
+    """Panels of the others that a thread takes at a time."""
+    return max((n - own * n_threads) // (n_threads * CHUNKS_PER_THREAD), np.int64(1))
+
+
+@piece
+def take_chunk(state, which, n, own):
+    """(first, end) of the next panels that nobody has taken, behind those that are a thread's own; empty where there are none."""
+    begin = own * state.n_threads
+    if begin >= n:
+        return n, n
+    chunk = chunk_of(n, own, state.n_threads)
+    first = begin + atomic_add(state.tickets, 8 * which, chunk)
+    return first, min(first + chunk, n)
 
 
 @piece
@@ -179,12 +190,12 @@ def multiply_shared(state, which, x, x_stride, quants, factors, corrections, out
     """A whole matrix for this thread's own rows (by_rows), or whatever chunks of it the threads take in turn."""
     matrix = matrix_at(state.matrices, which)
     n = n_panels(matrix)
-    chunk = n if by_rows else chunk_of(matrix, state.n_threads)
-    first = np.int64(0) if by_rows else rank * chunk
-    while first < n:
-        last = min(first + chunk, n)
+    own = n if by_rows else own_panels(matrix, state.n_threads)
+    first = np.int64(0) if by_rows else min(rank * own, n)
+    last = min(first + own, n)
+    while first < last:
         matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, first, last, n_rows)
-        first = last if by_rows else take_chunk(state, which, chunk, n)
+        first, last = (n, n) if by_rows else take_chunk(state, which, n, own)
 
 
 @piece
@@ -194,12 +205,12 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
     up = matrix_at(state.matrices, layer * MATRICES_PER_LAYER + UP)
     n, which_gate = n_panels(gate), layer * MATRICES_PER_LAYER + GATE
     by_rows = n_parts == 1
-    step = max(PAIR_FLOATS // (2 * LANES * n_rows), np.int64(2))
-    if not by_rows:
-        step = min(step, chunk_of(gate, state.n_threads))
-    first = np.int64(0) if by_rows else part * step
-    while first < n:
-        panels = min(step, n - first)
+    most = max(PAIR_FLOATS // (2 * LANES * n_rows), np.int64(2))
+    own = n if by_rows else own_panels(gate, state.n_threads)
+    first = np.int64(0) if by_rows else min(part * own, n)
+    last = min(first + own, n)
+    while first < last:
+        panels = min(most, last - first)
         stride = panels * LANES
         gates, ups = pairs - 4 * first * LANES, pairs + 4 * (n_rows * stride - first * LANES)  # matmul adds first * LANES
         for which in range(2):
@@ -211,7 +222,9 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
             for i in range(0, columns, LANES):
                 at = r * stride + i
                 store(target, i, silu_multiply(load(pairs, at), load(pairs, n_rows * stride + at)))
-        first = first + panels if by_rows else take_chunk(state, which_gate, step, n)
+        first += panels
+        if first == last and not by_rows:
+            first, last = take_chunk(state, which_gate, n, own)
 
 
 @piece
@@ -282,7 +295,7 @@ def forward(state, rank):
             remember_rows(state, layer, first_head, last_head, row, row_end)
         attend_heads(state, layer, first_head, last_head, rank)
         output = matrix_at(state.matrices, first + OUTPUT)
-        fetch_early(output, rank * chunk_of(output, n_threads))
+        fetch_early(output, rank * own_panels(output, n_threads))
         barrier(meeting, n_threads)
 
         attended, projected = state.attended + 4 * row * state.query_stride, state.projected + 4 * row * stride
@@ -303,7 +316,7 @@ def forward(state, rank):
         )
         if not by_rows:
             gate = matrix_at(state.matrices, first + GATE)
-            fetch_early(gate, rank * chunk_of(gate, n_threads))
+            fetch_early(gate, rank * own_panels(gate, n_threads))
             barrier(meeting, n_threads)
             if rank == 0:
                 set_i64(state.tickets, 8 * (first + OUTPUT), np.int64(0))
@@ -313,7 +326,7 @@ def forward(state, rank):
         gated_units(state, layer, normed, quants, factors, corrections, pairs, row, mine, part, n_parts)
         down = matrix_at(state.matrices, first + DOWN)
         if not by_rows:
-            fetch_early(down, rank * chunk_of(down, n_threads))
+            fetch_early(down, rank * own_panels(down, n_threads))
             barrier(meeting, n_threads)
             if rank == 0:
                 set_i64(state.tickets, 8 * (first + GATE), np.int64(0))
