@@ -161,6 +161,9 @@ class Engine:
         self._buffer("probabilities", vocabulary)
         self._buffer("candidates", vocabulary)
         self._buffer("candidate_ids", vocabulary, np.int64)
+        self._state["largest_private"] = per_thread = padded(self.n_slots) + LANES
+        self._buffer("largest", n * per_thread)
+        self._buffer("largest_ids", n * per_thread, np.int64)
         self._ids, self._row_slots, self._row_positions = (
             self._buffer(name, rows, np.int64) for name in ("ids", "row_slots", "row_positions")
         )

@@ -13,6 +13,7 @@ import numpy as np
 from llamita.engine.attention import attend, remember
 from llamita.engine.matmul import fetch_early, matmul, matrix_at, n_panels, share, stored_row_bytes
 from llamita.engine.rows import add_rows, embed_row, normalize, quantize_row, quantize_rows, quantized_bytes, rotate, tile_rows
+from llamita.engine.sampler import MINUS_INFINITY, is_greedy, largest_between, sampler_at
 from llamita.engine.state import (
     DOWN,
     FIRST_PANELS,
@@ -33,7 +34,7 @@ from llamita.engine.state import (
 )
 from llamita.simd.atomics import atomic_add, barrier
 from llamita.simd.kernel import kernel, piece
-from llamita.simd.memory import get_i64, load, set_i64, store
+from llamita.simd.memory import get_f32, get_i64, load, set_f32, set_i64, store
 from llamita.simd.vectors import LANES, silu_multiply
 
 # Memory serves threads unequally, and the barrier waits for the last one: of a large matrix three quarters are shared by rank,
@@ -176,7 +177,7 @@ def chunk_of(n, own, n_threads):
 
 @piece
 def take_chunk(state, which, n, own):
-    """(first, end) of the next panels that nobody has taken, behind those that are a thread's own; empty where there are none."""
+    """(first, end) of the next panels that nobody has taken, behind those that are a thread's own; empty at the end."""
     begin = own * state.n_threads
     if begin >= n:
         return n, n
@@ -228,10 +229,44 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
 
 
 @piece
+def forget_largest(state, rank):
+    """Begin to look for the largest logits of the rows that a token is drawn from."""
+    largest = state.largest + 4 * rank * state.largest_private
+    for i in range(state.n_drawn):
+        set_f32(largest, i, MINUS_INFINITY)
+        set_i64(state.largest_ids + 8 * rank * state.largest_private, i, np.int64(0))
+
+
+@piece
+def find_largest(state, rank, first, last):
+    """Look through the logits of these panels while they are in this core's cache, where that is all that drawing takes."""
+    largest = state.largest + 4 * rank * state.largest_private
+    ids = state.largest_ids + 8 * rank * state.largest_private
+    for i in range(state.n_drawn):
+        if is_greedy(sampler_at(state.samplers, get_i64(state.spans + 8 * SPAN_FIELDS * i, SPAN_SLOT))):
+            value, token = largest_between(state.logits + 4 * i * state.logits_stride, first, last, state.vocab_size)
+            if value > get_f32(largest, i) or (value == get_f32(largest, i) and token < get_i64(ids, i)):
+                set_f32(largest, i, value)
+                set_i64(ids, i, token)
+
+
+@kernel
+def largest_of(state, row):
+    """The id of the largest logit of a greedy row, of equals the lowest."""
+    best, token = MINUS_INFINITY, np.int64(0)
+    for rank in range(state.n_threads):
+        place = rank * state.largest_private + row
+        value, other = get_f32(state.largest, place), get_i64(state.largest_ids, place)
+        if value > best or (value == best and other < token):
+            best, token = value, other
+    return token
+
+
+@piece
 def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, corrections):
     """Final activations of the wanted rows, [n_wanted][x_stride], and the logits of the first n_logits of them.
 
-    The activations are those before the last norm; every thread makes a slice of the vocabulary.
+    The activations are those before the last norm; every thread makes a part of the vocabulary.
     """
     stride = state.x_stride
     for i in range(state.n_wanted):
@@ -246,10 +281,15 @@ def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, cor
     head, n = state.n_layers * MATRICES_PER_LAYER, state.n_logits
     if n > 0:
         prepare_normed(state, state.last, n, 2 * state.n_layers, head, np.int64(1), normed, quants, factors, corrections)
-        multiply_shared(
-            state, head, normed, stride, quants, factors, corrections, state.logits, state.logits_stride,
-            state.n_threads == 1, n, rank,
-        )  # fmt: skip
+        matrix = matrix_at(state.matrices, head)
+        own, n_vectors = own_panels(matrix, state.n_threads), n_panels(matrix)
+        first = min(rank * own, n_vectors)
+        last = min(first + own, n_vectors)
+        forget_largest(state, rank)
+        while first < last:
+            matmul(matrix, normed, stride, quants, factors, corrections, state.logits, state.logits_stride, first, last, n)
+            find_largest(state, rank, first, last)
+            first, last = take_chunk(state, head, n_vectors, own)
 
 
 @kernel

@@ -36,8 +36,9 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
     scale_bytes = LANES * n_groups * (2 if block == BLOCK else 4) * (2 if matrix.kind == PANELS_Q4_1 else 1)
     if n_rows == 1:
         quantized_tile(
-            matrix.kind, block, np.int64(1), np.int64(1), out + 4 * first * LANES, out_stride, matrix.weights + first * panel_bytes,
-            matrix.scales + first * scale_bytes, quants, factors, corrections, n_groups, n_blocks, matrix.multiplier, last - first,
+            matrix.kind, block, np.int64(1), np.int64(1), out + 4 * first * LANES, out_stride,
+            matrix.weights + first * panel_bytes, matrix.scales + first * scale_bytes, quants, factors, corrections,
+            n_groups, n_blocks, matrix.multiplier, last - first,
         )  # fmt: skip
         return
     panel = first

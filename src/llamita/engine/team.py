@@ -74,7 +74,7 @@ class Team:
         return n_rows < ROWS_PER_THREAD * self.n_threads and self._state["job"][0] == JOB_FORWARD
 
     def _long_wait(self, now: float) -> None:
-        """Where they come soon, the next jobs are the caller's alone; longer and longer, while the team does not get its cores."""
+        """Where they come soon, the next jobs are the caller's alone; longer and longer, while cores are taken."""
         was_soon = now - self._together_since < SOON_SECONDS
         is_again = now - self._last_long_wait < AGAIN_SECONDS
         self._last_long_wait = now
