@@ -14,9 +14,7 @@ from llamita.simd.vectors import LANES
 matrix_at = record_reader(MATRIX)
 EARLY_BYTES = 8192
 
-_TILES = current_isa().quantized_tiles
-WIDE_PANELS = max(panels for panels, _ in _TILES)
-WIDE_ROWS = max(rows for panels, rows in _TILES if panels == WIDE_PANELS)
+WIDE_PANELS, WIDE_ROWS = current_isa().wide_tile
 MANY_WEIGHTS, MANY_ROWS = current_isa().many_rows_tile
 
 
@@ -57,7 +55,7 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
         while row < n_rows:
             rows = tile_rows(n_rows - row)
             step = panels if rows == WIDE_ROWS else 1
-            if n_rows > WIDE_ROWS:  # many tiles a panel: enough time to fetch the next panels meanwhile
+            if n_rows > 2 * WIDE_ROWS:  # many tiles a panel: enough time to fetch the next panels meanwhile
                 for line in range(ahead, min(ahead + slice_bytes, ahead_end), 64):
                     prefetch(line)
                 ahead += slice_bytes
