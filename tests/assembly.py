@@ -42,7 +42,7 @@ def assembly_of(isa_name: str, parameters: Sequence[ir.Type], emit: Callable, cp
 def quantized_assembly(isa_name: str, panels: int, rows: int, kind: int = PANELS_Q8, block: int = BLOCK, cpu: str = "") -> str:
     """The loop nest of quantized matrices for one tile."""
     tile = Tile(kind, block, panels, rows)
-    return assembly_of(isa_name, [I64] * 9 + [F32], lambda b, isa, a: emit_quantized_tile(b, isa, tile, a), cpu)
+    return assembly_of(isa_name, [I64] * 9 + [F32, I64], lambda b, isa, a: emit_quantized_tile(b, isa, tile, a), cpu)
 
 
 def rows_assembly(isa_name: str, kind: int, n_weights: int, n_rows: int) -> str:

@@ -99,7 +99,7 @@ def test_softmax_masks_what_lies_behind(n_positions: int):
 
 
 @pytest.mark.parametrize(("columns", "group"), [(128, 64), (96, 32), (172, 4), (90, 6), (30, 5), (64, 64), (33, 1)])
-@pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 13])
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 8, 13, 14])
 def test_rows_are_quantized_as_numpy_does_it(columns: int, group: int, n_rows: int):
     x = floats(np.random.default_rng(columns).standard_normal(n_rows * columns + 16) * 3)
     x[columns // 2] = 1e-20
@@ -111,7 +111,8 @@ def test_rows_are_quantized_as_numpy_does_it(columns: int, group: int, n_rows: i
     quantize_rows(address_of(x), columns, n_rows, columns, group, *map(address_of, (quants, factors, sums)))
     row = 0
     while row < n_rows:
-        rows = next((size for size in current_isa().row_tiles if size <= n_rows - row), 1)
+        left, many = n_rows - row, current_isa().wide_tile[1]
+        rows = next((size for size in current_isa().row_tiles if size == left or size <= min(left, many)), 1)
         size = n_groups * padded
         tile = quants[planes * row * size :][: planes * rows * size].reshape(size // block, rows, planes, block)
         for r in range(rows):

@@ -172,6 +172,9 @@ class Engine:
         self._buffer("probabilities", vocabulary)
         self._buffer("candidates", vocabulary)
         self._buffer("candidate_ids", vocabulary, np.int64)
+        self._state["largest_private"] = per_thread = padded(self.n_slots) + LANES
+        self._buffer("largest", n * per_thread)
+        self._buffer("largest_ids", n * per_thread, np.int64)
         self._ids, self._row_slots, self._row_positions = (
             self._buffer(name, rows, np.int64) for name in ("ids", "row_slots", "row_positions")
         )
@@ -245,16 +248,16 @@ class Engine:
         Prompts longer than a pass are read first. Raises SettingError when a sequence is full or has nothing pending.
         """
         self._check_ready(sequences)
-        if sum(len(s.pending) for s in sequences) > self.max_rows:
-            for s in sequences:
-                self.read_prompt(s)
+        for s in sequences:
+            while len(s.pending) > 1 and sum(len(other.pending) for other in sequences) > self.max_rows:
+                self.run_pass([Reading(s, min(len(s.pending) - 1, self.max_rows))])
         return self.run_pass([Reading(s, len(s.pending), draws=True) for s in sequences])[0].tolist()
 
     def run_steps(self, sequence: Sequence, n_steps: int) -> list[int]:
         """n_steps steps of one sequence in one call of compiled code, fewer where a stop id comes, or threads must wait."""
         self._check_ready([sequence])
-        if len(sequence.pending) > self.max_rows:
-            self.read_prompt(sequence)
+        while len(sequence.pending) > self.max_rows:
+            self.run_pass([Reading(sequence, self.max_rows)])
         return self.run_pass([Reading(sequence, len(sequence.pending), draws=True)], n_steps)[:, 0].tolist()
 
     def read_prompt(self, sequence: Sequence) -> None:

@@ -11,8 +11,9 @@ A row's result does not depend on the rows beside it, to the last bit.
 import numpy as np
 
 from llamita.engine.attention import attend, remember
-from llamita.engine.matmul import fetch_early, matmul, matrix_at, n_panels, share
+from llamita.engine.matmul import fetch_early, matmul, matrix_at, n_panels, share, stored_row_bytes
 from llamita.engine.rows import add_rows, embed_row, normalize, quantize_row, quantize_rows, quantized_bytes, rotate, tile_rows
+from llamita.engine.sampler import MINUS_INFINITY, is_greedy, largest_between, sampler_at
 from llamita.engine.state import (
     DOWN,
     FIRST_PANELS,
@@ -33,12 +34,12 @@ from llamita.engine.state import (
 )
 from llamita.simd.atomics import atomic_add, barrier
 from llamita.simd.kernel import kernel, piece
-from llamita.simd.memory import get_i64, load, set_i64, store
+from llamita.simd.memory import get_f32, get_i64, load, set_f32, set_i64, store
 from llamita.simd.vectors import LANES, silu_multiply
 
-CHUNKS_PER_THREAD = (
-    4  # threads take chunks of a matrix in turn: memory serves them unequally, and the barrier waits for the last
-)
+# Memory serves threads unequally, and the barrier waits for the last one: of a large matrix three quarters are shared by rank,
+# in long streams, and the threads take the rest in turn, chunk by chunk. A small one is read before that would pay.
+CHUNKS_PER_THREAD, SMALL_MATRIX_BYTES = 2, 1 << 18
 
 
 @kernel
@@ -160,28 +161,42 @@ def attend_heads(state, layer, first_head, last_head, rank):
 
 
 @piece
-def chunk_of(n, n_threads):
-    """Panels that a thread takes at a time from a matrix of n: small enough that all end together."""
-    return max(n // (n_threads * CHUNKS_PER_THREAD), np.int64(1))
+def own_panels(matrix, n_threads):
+    """Panels of a matrix that are each thread's own, by its rank."""
+    n = n_panels(matrix)
+    if n * LANES * stored_row_bytes(matrix) > SMALL_MATRIX_BYTES:
+        return n * 3 // (4 * n_threads)
+    return (n + n_threads - 1) // n_threads
 
 
 @piece
-def take_chunk(state, which, chunk):
-    """The first panel of the next chunk of a matrix that nobody has taken."""
-    return atomic_add(state.tickets, 8 * which, chunk)
+def chunk_of(n, own, n_threads):
+    """Panels of the others that a thread takes at a time."""
+    return max((n - own * n_threads) // (n_threads * CHUNKS_PER_THREAD), np.int64(1))
 
 
 @piece
-def multiply_shared(state, which, x, x_stride, quants, factors, corrections, out, out_stride, by_rows, n_rows):
+def take_chunk(state, which, n, own):
+    """(first, end) of the next panels that nobody has taken, behind those that are a thread's own; empty at the end."""
+    begin = own * state.n_threads
+    if begin >= n:
+        return n, n
+    chunk = chunk_of(n, own, state.n_threads)
+    first = begin + atomic_add(state.tickets, 8 * which, chunk)
+    return first, min(first + chunk, n)
+
+
+@piece
+def multiply_shared(state, which, x, x_stride, quants, factors, corrections, out, out_stride, by_rows, n_rows, rank):
     """A whole matrix for this thread's own rows (by_rows), or whatever chunks of it the threads take in turn."""
     matrix = matrix_at(state.matrices, which)
     n = n_panels(matrix)
-    chunk = n if by_rows else chunk_of(n, state.n_threads)
-    first = np.int64(0) if by_rows else take_chunk(state, which, chunk)
-    while first < n:
-        last = min(first + chunk, n)
+    own = n if by_rows else own_panels(matrix, state.n_threads)
+    first = np.int64(0) if by_rows else min(rank * own, n)
+    last = min(first + own, n)
+    while first < last:
         matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, first, last, n_rows)
-        first = last if by_rows else take_chunk(state, which, chunk)
+        first, last = (n, n) if by_rows else take_chunk(state, which, n, own)
 
 
 @piece
@@ -191,12 +206,12 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
     up = matrix_at(state.matrices, layer * MATRICES_PER_LAYER + UP)
     n, which_gate = n_panels(gate), layer * MATRICES_PER_LAYER + GATE
     by_rows = n_parts == 1
-    step = max(PAIR_FLOATS // (2 * LANES * n_rows), np.int64(2))
-    if not by_rows:
-        step = min(step, chunk_of(n, state.n_threads))
-    first = np.int64(0) if by_rows else take_chunk(state, which_gate, step)
-    while first < n:
-        panels = min(step, n - first)
+    most = max(PAIR_FLOATS // (2 * LANES * n_rows), np.int64(2))
+    own = n if by_rows else own_panels(gate, state.n_threads)
+    first = np.int64(0) if by_rows else min(part * own, n)
+    last = min(first + own, n)
+    while first < last:
+        panels = min(most, last - first)
         stride = panels * LANES
         gates, ups = pairs - 4 * first * LANES, pairs + 4 * (n_rows * stride - first * LANES)  # matmul adds first * LANES
         for which in range(2):
@@ -208,14 +223,50 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
             for i in range(0, columns, LANES):
                 at = r * stride + i
                 store(target, i, silu_multiply(load(pairs, at), load(pairs, n_rows * stride + at)))
-        first = first + panels if by_rows else take_chunk(state, which_gate, step)
+        first += panels
+        if first == last and not by_rows:
+            first, last = take_chunk(state, which_gate, n, own)
+
+
+@piece
+def forget_largest(state, rank):
+    """Begin to look for the largest logits of the rows that a token is drawn from."""
+    largest = state.largest + 4 * rank * state.largest_private
+    for i in range(state.n_drawn):
+        set_f32(largest, i, MINUS_INFINITY)
+        set_i64(state.largest_ids + 8 * rank * state.largest_private, i, np.int64(0))
+
+
+@piece
+def find_largest(state, rank, first, last):
+    """Look through the logits of these panels while they are in this core's cache, where that is all that drawing takes."""
+    largest = state.largest + 4 * rank * state.largest_private
+    ids = state.largest_ids + 8 * rank * state.largest_private
+    for i in range(state.n_drawn):
+        if is_greedy(sampler_at(state.samplers, get_i64(state.spans + 8 * SPAN_FIELDS * i, SPAN_SLOT))):
+            value, token = largest_between(state.logits + 4 * i * state.logits_stride, first, last, state.vocab_size)
+            if value > get_f32(largest, i) or (value == get_f32(largest, i) and token < get_i64(ids, i)):
+                set_f32(largest, i, value)
+                set_i64(ids, i, token)
+
+
+@kernel
+def largest_of(state, row):
+    """The id of the largest logit of a greedy row, of equals the lowest."""
+    best, token = MINUS_INFINITY, np.int64(0)
+    for rank in range(state.n_threads):
+        place = rank * state.largest_private + row
+        value, other = get_f32(state.largest, place), get_i64(state.largest_ids, place)
+        if value > best or (value == best and other < token):
+            best, token = value, other
+    return token
 
 
 @piece
 def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, corrections):
     """Final activations of the wanted rows, [n_wanted][x_stride], and the logits of the first n_logits of them.
 
-    The activations are those before the last norm; every thread makes a slice of the vocabulary.
+    The activations are those before the last norm; every thread makes a part of the vocabulary.
     """
     stride = state.x_stride
     for i in range(state.n_wanted):
@@ -230,10 +281,15 @@ def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, cor
     head, n = state.n_layers * MATRICES_PER_LAYER, state.n_logits
     if n > 0:
         prepare_normed(state, state.last, n, 2 * state.n_layers, head, np.int64(1), normed, quants, factors, corrections)
-        multiply_shared(
-            state, head, normed, stride, quants, factors, corrections, state.logits, state.logits_stride,
-            state.n_threads == 1, n,
-        )  # fmt: skip
+        matrix = matrix_at(state.matrices, head)
+        own, n_vectors = own_panels(matrix, state.n_threads), n_panels(matrix)
+        first = min(rank * own, n_vectors)
+        last = min(first + own, n_vectors)
+        forget_largest(state, rank)
+        while first < last:
+            matmul(matrix, normed, stride, quants, factors, corrections, state.logits, state.logits_stride, first, last, n)
+            find_largest(state, rank, first, last)
+            first, last = take_chunk(state, head, n_vectors, own)
 
 
 @kernel
@@ -279,17 +335,28 @@ def forward(state, rank):
             remember_rows(state, layer, first_head, last_head, row, row_end)
         attend_heads(state, layer, first_head, last_head, rank)
         output = matrix_at(state.matrices, first + OUTPUT)
-        fetch_early(output, rank * chunk_of(n_panels(output), n_threads))
+        fetch_early(output, rank * own_panels(output, n_threads))
         barrier(meeting, n_threads)
 
         attended, projected = state.attended + 4 * row * state.query_stride, state.projected + 4 * row * stride
         prepare(state, attended, state.query_stride, mine, query_width, first + OUTPUT, quants, factors, corrections)
         multiply_shared(
-            state, first + OUTPUT, attended, state.query_stride, quants, factors, corrections, projected, stride, by_rows, mine
+            state,
+            first + OUTPUT,
+            attended,
+            state.query_stride,
+            quants,
+            factors,
+            corrections,
+            projected,
+            stride,
+            by_rows,
+            mine,
+            rank,
         )
         if not by_rows:
             gate = matrix_at(state.matrices, first + GATE)
-            fetch_early(gate, rank * chunk_of(n_panels(gate), n_threads))
+            fetch_early(gate, rank * own_panels(gate, n_threads))
             barrier(meeting, n_threads)
             if rank == 0:
                 set_i64(state.tickets, 8 * (first + OUTPUT), np.int64(0))
@@ -299,7 +366,7 @@ def forward(state, rank):
         gated_units(state, layer, normed, quants, factors, corrections, pairs, row, mine, part, n_parts)
         down = matrix_at(state.matrices, first + DOWN)
         if not by_rows:
-            fetch_early(down, rank * chunk_of(n_panels(down), n_threads))
+            fetch_early(down, rank * own_panels(down, n_threads))
             barrier(meeting, n_threads)
             if rank == 0:
                 set_i64(state.tickets, 8 * (first + GATE), np.int64(0))
@@ -307,7 +374,18 @@ def forward(state, rank):
         hidden = state.hidden + 4 * row * state.hidden_stride
         prepare(state, hidden, state.hidden_stride, mine, state.mlp_width, first + DOWN, quants, factors, corrections)
         multiply_shared(
-            state, first + DOWN, hidden, state.hidden_stride, quants, factors, corrections, projected, stride, by_rows, mine
+            state,
+            first + DOWN,
+            hidden,
+            state.hidden_stride,
+            quants,
+            factors,
+            corrections,
+            projected,
+            stride,
+            by_rows,
+            mine,
+            rank,
         )
         if not by_rows:
             following = matrix_at(state.matrices, first + MATRICES_PER_LAYER)  # the next layer's queries, or the classifier

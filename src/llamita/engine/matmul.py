@@ -14,9 +14,7 @@ from llamita.simd.vectors import LANES
 matrix_at = record_reader(MATRIX)
 EARLY_BYTES = 8192
 
-_TILES = current_isa().quantized_tiles
-WIDE_PANELS = max(panels for panels, _ in _TILES)
-WIDE_ROWS = max(rows for panels, rows in _TILES if panels == WIDE_PANELS)
+WIDE_PANELS, WIDE_ROWS = current_isa().wide_tile
 MANY_WEIGHTS, MANY_ROWS = current_isa().many_rows_tile
 
 
@@ -34,6 +32,13 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
     n_blocks, quant_size = matrix.padded_group // block, quantized_bytes(matrix.columns, group)
     panel_bytes = LANES * matrix.panel_row_bytes
     scale_bytes = LANES * n_groups * (2 if block == BLOCK else 4) * (2 if matrix.kind == PANELS_Q4_1 else 1)
+    if n_rows == 1:
+        quantized_tile(
+            matrix.kind, block, np.int64(1), np.int64(1), out + 4 * first * LANES, out_stride,
+            matrix.weights + first * panel_bytes, matrix.scales + first * scale_bytes, quants, factors, corrections,
+            n_groups, n_blocks, matrix.multiplier, last - first,
+        )  # fmt: skip
+        return
     panel = first
     while panel < last:
         panels = 1
@@ -50,7 +55,7 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
         while row < n_rows:
             rows = tile_rows(n_rows - row)
             step = panels if rows == WIDE_ROWS else 1
-            if n_rows > WIDE_ROWS:  # many tiles a panel: enough time to fetch the next panels meanwhile
+            if n_rows > 2 * WIDE_ROWS:  # many tiles a panel: enough time to fetch the next panels meanwhile
                 for line in range(ahead, min(ahead + slice_bytes, ahead_end), 64):
                     prefetch(line)
                 ahead += slice_bytes
@@ -59,7 +64,7 @@ def multiply_panels(matrix, quants, factors, corrections, out, out_stride, first
                 quantized_tile(
                     matrix.kind, block, step, rows, out + 4 * (row * out_stride + (panel + p) * LANES), out_stride,
                     weights + p * panel_bytes, matrix.scales + (panel + p) * scale_bytes, quants + row * quant_size,
-                    factors + groups_at, corrections + groups_at, n_groups, n_blocks, matrix.multiplier,
+                    factors + groups_at, corrections + groups_at, n_groups, n_blocks, matrix.multiplier, np.int64(1),
                 )  # fmt: skip
             row += rows
         panel += panels
@@ -100,13 +105,15 @@ def matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, f
 
 
 @kernel
+def stored_row_bytes(matrix):
+    """Bytes of a row of weights, without scales, as they lie where matmul reads them."""
+    return matrix.panel_row_bytes if matrix.kind >= FIRST_PANELS else matrix.row_bytes
+
+
+@kernel
 def fetch_early(matrix, first):
     """Ask for the beginning of this thread's slice of the next matrix before waiting at a barrier: memory must not idle."""
-    start = matrix.weights
-    if matrix.kind >= FIRST_PANELS:
-        start += first * LANES * matrix.panel_row_bytes
-    else:
-        start += first * LANES * matrix.row_bytes
+    start = matrix.weights + first * LANES * stored_row_bytes(matrix)
     for line in range(0, EARLY_BYTES, 64):
         prefetch(start + line)
 

@@ -86,18 +86,17 @@ def tiles_of(isa: InstructionSet) -> list[Tile]:
 
 
 def emit_quantized_tile(builder: Any, isa: InstructionSet, tile: Tile, operands: Any) -> None:
-    """One loop over groups. operands as in quantized_tile, without the first four."""
-    out, out_stride, weights, scales, quants, factors, corrections, n_groups, n_blocks, multiplier = operands
+    """One loop over groups, for a single row within one over panels. operands as in quantized_tile, without the first four."""
+    out, out_stride, weights, scales, quants, factors, corrections, n_groups, n_blocks, multiplier, n_times = operands
 
     def pointers(address: Any, target: ir.Type, stride: Any) -> list:
         first = builder.inttoptr(address, target.as_pointer())
         return [advance(builder, first, builder.mul(stride, I64(panel))) for panel in range(tile.panels)]
 
     n_vectors = builder.mul(builder.mul(n_groups, n_blocks), I64(tile.vectors_per_block))  # panels follow each other
-    start = [builder.inttoptr(at, kind.as_pointer()) for at, kind in ((quants, I32), (factors, F32), (corrections, I32))]
-    start += pointers(weights, VI32, n_vectors)
-    start += pointers(scales, VF32 if tile.is_small else VF16, builder.mul(n_groups, I64(tile.numbers_per_group)))
-    n_pointers = len(start)
+    n_numbers = builder.mul(n_groups, I64(tile.numbers_per_group))
+    row_start = [builder.inttoptr(at, kind.as_pointer()) for at, kind in ((quants, I32), (factors, F32), (corrections, I32))]
+    n_pointers = len(row_start) + 2 * tile.panels
 
     def emit_group(_: Any, carried: list) -> list:
         quant, factor, correction = carried[:3]
@@ -105,16 +104,29 @@ def emit_quantized_tile(builder: Any, isa: InstructionSet, tile: Tile, operands:
         emit_sums = _emit_int8_sums if tile.kind == PANELS_Q8 else _emit_half_sums
         quant, panel_weights, sums = emit_sums(builder, isa, tile, n_blocks, quant, panel_weights, correction)
         totals = _emit_scaled(builder, tile, sums, panel_scales, factor, correction, carried[n_pointers:])
+        if tile.rows == 1:  # of the next panel: the stream of scales is too short for the processor to foresee it
+            emit_prefetch(builder, advance(builder, panel_scales[0], n_numbers), 3)
         panel_scales = [advance(builder, pointer, tile.numbers_per_group) for pointer in panel_scales]
         factor, correction = advance(builder, factor, tile.rows), advance(builder, correction, tile.rows)
         return [quant, factor, correction, *panel_weights, *panel_scales, *totals]
 
-    totals = emit_loop(builder, n_groups, start + [ZERO] * len(tile.pairs()), emit_group)[n_pointers:]
-    factor, target = emit_splat(builder, multiplier, VF32), builder.inttoptr(out, F32.as_pointer())
-    for total, (row, panel) in zip(totals, tile.pairs(), strict=True):
-        offset = builder.add(builder.mul(out_stride, I64(row)), I64(panel * LANES))
-        place = builder.bitcast(advance(builder, target, offset), VF32.as_pointer())
-        builder.store(builder.fmul(total, factor), place, align=4)
+    factor = emit_splat(builder, multiplier, VF32)
+
+    def emit_panels(_: Any, carried: list) -> list:
+        target, panel_pointers = carried[0], carried[1:]
+        ends = emit_loop(builder, n_groups, [*row_start, *panel_pointers, *([ZERO] * len(tile.pairs()))], emit_group)
+        for total, (row, panel) in zip(ends[n_pointers:], tile.pairs(), strict=True):
+            offset = builder.add(builder.mul(out_stride, I64(row)), I64(panel * LANES))
+            place = builder.bitcast(advance(builder, target, offset), VF32.as_pointer())
+            builder.store(builder.fmul(total, factor), place, align=4)
+        return [advance(builder, target, LANES), *ends[len(row_start) : n_pointers]]
+
+    start = [builder.inttoptr(out, F32.as_pointer()), *pointers(weights, VI32, n_vectors)]
+    start += pointers(scales, VF32 if tile.is_small else VF16, n_numbers)
+    if tile.rows == 1:
+        emit_loop(builder, n_times, start, emit_panels)
+    else:
+        emit_panels(None, start)
 
 
 def _emit_int8_sums(
@@ -222,12 +234,13 @@ _i = types.int64
 @as_intrinsic
 def quantized_tile(
     typing: Any, kind: Any, block: Any, panels: Any, rows: Any, out: Any, out_stride: Any, weights: Any, scales: Any,
-    quants: Any, factors: Any, corrections: Any, n_groups: Any, n_blocks: Any, multiplier: Any,
+    quants: Any, factors: Any, corrections: Any, n_groups: Any, n_blocks: Any, multiplier: Any, n_times: Any,
 ) -> Any:  # fmt: skip
     """out[row * out_stride + 16 * panel + lane] (float32) = the products of these panels and rows.
 
     Addresses: weights and scales as pack.py lays them for this kind PANELS_*, quants int8 [k/block][rows][planes][block],
     factors float32 and corrections int32 [group][rows]. n_blocks: blocks per group. The four first make one of tiles_of.
+    n_times: a single row goes through so many panels, one behind the other; more rows take 1.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
@@ -243,4 +256,4 @@ def quantized_tile(
         emit_switch(builder, case_of, {tile.number: case(tile) for tile in tiles_of(isa)})
         return context.get_dummy_value()
 
-    return types.void(_i, _i, _i, _i, _i, _i, _i, _i, _i, _i, _i, _i, _i, types.float32), codegen
+    return types.void(_i, _i, _i, _i, _i, _i, _i, _i, _i, _i, _i, _i, _i, types.float32, _i), codegen

@@ -42,7 +42,7 @@ from llamita.simd.vectors import (
     swap_pairs,
 )
 
-ROW_TILES = current_isa().row_tiles
+ROW_TILES, WIDE_ROWS = current_isa().row_tiles, current_isa().wide_tile[1]
 PLANES = np.int64(current_isa().planes)
 SHORT_ROW = 128
 HAS_BLOCKS = current_isa().has_blocks
@@ -52,7 +52,7 @@ HAS_BLOCKS = current_isa().has_blocks
 def tile_rows(n_rows):
     """Activation rows of the next tile when n_rows are left: exact sizes, so no kernel writes beyond its rows."""
     for size in ROW_TILES:
-        if n_rows >= size:
+        if n_rows == size or (n_rows > size and size <= WIDE_ROWS):
             return size
     return 1
 

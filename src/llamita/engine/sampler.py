@@ -16,6 +16,7 @@ from llamita.simd.vectors import (
     choose_if_greater,
     divide,
     exp,
+    keep_first,
     lowest_index_of,
     maximum,
     reduce_add,
@@ -52,6 +53,20 @@ def argmax(logits, n_vectors):
         best = maximum(v, best)
     found = lowest_index_of(best, reduce_max(best), index)
     return found if found < n_vectors * LANES else np.int64(0)
+
+
+@kernel
+def largest_between(logits, first, last, vocab_size):
+    """(value, index) of the largest of vectors first to last of a row, of equals the lowest; (-inf, 0) where there is none."""
+    best, index = splat(MINUS_INFINITY), splat_i32(np.int32(0))
+    for i in range(first, last):
+        v = load(logits, i * LANES)
+        if (i + 1) * LANES > vocab_size:
+            v = keep_first(v, vocab_size - i * LANES)
+        index = choose_if_greater(v, best, splat_i32(np.int32(i)), index)
+        best = maximum(v, best)
+    top = reduce_max(best)
+    return top, lowest_index_of(best, top, index) if top > MINUS_INFINITY else np.int64(0)
 
 
 @piece
@@ -220,6 +235,22 @@ def pick_of_top(weights, ids, n, top_k, enough, coin):
 
 
 @kernel
+def is_greedy(sampler):
+    """Whether the likeliest token is wanted as the logits say it, with nothing to adjust."""
+    adjusts = sampler.n_bias > 0 or sampler.mask != 0 or sampler.repetition_penalty != np.float32(1.0)
+    adjusts = adjusts or sampler.presence_penalty != np.float32(0.0) or sampler.frequency_penalty != np.float32(0.0)
+    return sampler.temperature == np.float32(0.0) and not adjusts
+
+
+@kernel
+def remember_token(sampler, token):
+    """Append a token that was drawn to the sequence's history."""
+    if sampler.n_history >= 0:
+        set_i64(sampler.history, sampler.n_history, token)
+        sampler.n_history += 1
+
+
+@kernel
 def sample_row(sampler, logits, vocab_size, n_vectors, scratch, candidates, candidate_ids):
     """One token id for one row of logits float32[16 * n_vectors], which may be changed; appends it to the history.
 
@@ -245,7 +276,5 @@ def sample_row(sampler, logits, vocab_size, n_vectors, scratch, candidates, cand
             n = gather(scratch, n_vectors, min(limit, np.float32(1.0)), candidates, candidate_ids)
             enough = sampler.top_p * total if nucleus else np.float32(np.inf)
             token = pick_of_top(candidates, candidate_ids, n, sampler.top_k, enough, coin)
-    if sampler.n_history >= 0:
-        set_i64(sampler.history, sampler.n_history, token)
-        sampler.n_history += 1
+    remember_token(sampler, token)
     return token

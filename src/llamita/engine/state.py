@@ -58,6 +58,8 @@ STATE = _record(
     # buffers of one thread each, and their elements per thread
     "x x_private normed normed_private quants quants_private factors corrections factors_private pairs pairs_private "
     "tile_queries tile_heads tile_private scores scores_private probabilities candidates candidate_ids "
+    # [thread][largest_private]: of each greedy row the largest of the logits that a thread made, and its id
+    "largest largest_ids largest_private "
     # the team: meeting = barrier memory, signals = see work.py
     "n_threads meeting signals long_waits tickets "
     # the job

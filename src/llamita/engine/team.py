@@ -13,6 +13,7 @@ from llamita.processor import available_cores, cpu_facts
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.64
 SOON_SECONDS = 0.2  # a long wait so soon after the team came together again: the machine is still busy
+AGAIN_SECONDS = 0.05  # two long waits within: it is busy. A neighbour for a time slice, or a virtual machine's host, makes one
 
 
 def default_threads() -> int:
@@ -30,7 +31,7 @@ def _physical_cores() -> int | None:
 class Team:
     """Runs `work(state_address, rank)` on all threads at once; see engine/work.py for how they meet.
 
-    Where other processes want the cores too, threads wait for one that is not running, at every barrier. After a wait of a
+    Where other processes want the cores too, threads wait for one that is not running, at every barrier. After two waits of a
     millisecond the caller therefore works alone for a while, which makes the same results, then tries the team again.
     state: the STATE record; its n_threads, owns_heads and meeting must be set.
     """
@@ -39,6 +40,7 @@ class Team:
         self._work, self._state, self._meeting, self.n_threads = work, state, meeting, n_threads
         self._address, self._owns_heads = address_of(state), int(state["owns_heads"][0])
         self._alone_until, self._together_since, self._pause = 0.0, 0.0, FIRST_PAUSE_SECONDS
+        self._last_long_wait = 0.0
         self.keep_alive: list[object] = []  # memory that the threads may touch
         self._inboxes = [queue.SimpleQueue() for _ in range(n_threads - 1)]
         self._threads = [
@@ -65,16 +67,19 @@ class Team:
                 if parked >> rank & 1:
                     self._inboxes[rank - 1].put(True)
         if self._meeting[LONG_WAITS] != before and self._shares_matrices(n_rows):
-            self._work_alone()
+            self._long_wait(time.perf_counter())
 
     def _shares_matrices(self, n_rows: int) -> bool:
         """Whether threads met often enough that they should arrive together: not where each takes rows of its own (prefill)."""
         return n_rows < ROWS_PER_THREAD * self.n_threads and self._state["job"][0] == JOB_FORWARD
 
-    def _work_alone(self) -> None:
-        """The next jobs are the caller's alone; longer and longer, while the team does not get its cores."""
-        now = time.perf_counter()
+    def _long_wait(self, now: float) -> None:
+        """Where they come soon, the next jobs are the caller's alone; longer and longer, while cores are taken."""
         was_soon = now - self._together_since < SOON_SECONDS
+        is_again = now - self._last_long_wait < AGAIN_SECONDS
+        self._last_long_wait = now
+        if not was_soon and not is_again:
+            return
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS) if was_soon else FIRST_PAUSE_SECONDS
         self._alone_until = now + self._pause
         self._state["n_threads"], self._state["owns_heads"] = 1, 1

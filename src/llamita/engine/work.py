@@ -6,10 +6,10 @@ in compiled code for a while after a job, since waking a thread through Python c
 
 import numpy as np
 
-from llamita.engine.forward import forward
+from llamita.engine.forward import forward, largest_of
 from llamita.engine.pack import pack
 from llamita.engine.ranking import rank_row
-from llamita.engine.sampler import sample_row, sampler_at
+from llamita.engine.sampler import is_greedy, remember_token, sample_row, sampler_at
 from llamita.engine.state import (
     JOB_FORWARD,
     JOB_PACK,
@@ -55,7 +55,11 @@ def use_logits(state, rank):
             row = probabilities  # a copy: the logits stay as they are
         if i < state.n_drawn:
             sampler = sampler_at(state.samplers, get_i64(state.spans + 8 * SPAN_FIELDS * i, SPAN_SLOT))
-            token = sample_row(sampler, row, size, n_vectors, probabilities, candidates, state.candidate_ids + 2 * scratch)
+            if is_greedy(sampler):
+                token = largest_of(state, i)
+                remember_token(sampler, token)
+            else:
+                token = sample_row(sampler, row, size, n_vectors, probabilities, candidates, state.candidate_ids + 2 * scratch)
             set_i64(state.results, place, token)
         if n_best >= 0:
             set_f32(ranking, RANK_LOGIT, get_f32(logits, token))

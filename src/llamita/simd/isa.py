@@ -54,13 +54,18 @@ class InstructionSet:
         """Activation rows per tile of the int8 micro-kernel, largest first."""
         return tuple(sorted({rows for _, rows in self.quantized_tiles}, reverse=True))
 
+    @property
+    def wide_tile(self) -> tuple[int, int]:
+        """(panels, rows) of the tile for many rows; one with more rows than this is for so many and no others."""
+        return max(self.quantized_tiles)
+
 
 # 2 x 6 makes 12 integer and 12 float accumulators of AVX-512's 32 registers, with 8 loads per 12 products; 1 x 12 has 13 loads
 # and is 6 % slower. Decode (one row) reads one panel: one stream of memory. The others have registers for half or a quarter.
 INSTRUCTION_SETS = {
     "avx512vnni": InstructionSet(
         "avx512vnni", ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"), "", 128,
-        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), (4, 6), 12, 0, product_rows=8,
+        ((2, 6), (1, 8), (1, 6), (1, 4), (1, 2), (1, 1)), (4, 6), 12, 0, product_rows=8,
     ),
     "avxvnni": InstructionSet(
         "avxvnni", ("avxvnni", "avx2", "fma", "f16c"), "alderlake", 128,
@@ -78,7 +83,7 @@ INSTRUCTION_SETS = {
     # for tests on machines without AVX-512: its tiles and its unsigned weights, with products made byte by byte
     "emulated": InstructionSet(
         "emulated", ("fma", "f16c"), "", 128,
-        ((2, 6), (1, 6), (1, 4), (1, 2), (1, 1)), (4, 6), 12, 0, product_rows=8,
+        ((2, 6), (1, 8), (1, 6), (1, 4), (1, 2), (1, 1)), (4, 6), 12, 0, product_rows=8,
     ),
 }  # fmt: skip
 
