@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 
 from llamita.errors import SettingError
 from llamita.train.chart import MOST_POINTS, Range, Series, label, line_chart, smoothed, thinned, ticks
-from llamita.train.config import write_recipe
+from llamita.train.config import FinetuneConfig, read_recipe, write_recipe
 from llamita.train.machine import Machine
-from llamita.train.metrics import METRICS, SAMPLES, StepRecord, ValidationRecord
+from llamita.train.metrics import METRICS, SAMPLES, PreferenceRecord, StepRecord, ValidationRecord, encode_line
 from llamita.train.plan import Dial, plan
 from llamita.train.recorder import Audience, Recorder
 from llamita.train.report import write_report
@@ -150,3 +151,31 @@ def test_ticks_are_round_numbers_within_the_axis():
 def test_smoothing_is_a_running_mean_of_what_is_known():
     assert smoothed([1.0, math.nan, 3.0, 5.0], 1) == [1.0, 1.0, 3.0, 4.0]
     assert math.isnan(smoothed([math.nan], 5)[0])
+
+
+def test_a_run_of_preferences_tells_how_pairs_are_ranked_and_no_bits_per_byte(tmp_path):
+    folder = record(tmp_path, 4)
+    with (folder / METRICS).open("wb") as file:
+        for step in (1, 2):
+            file.write(encode_line(StepRecord(step, 0.6 / step, 1e-5, 1.0, 100, 1.0, 0.0)))
+            file.write(encode_line(PreferenceRecord(step, "training", 0.5, 0.1 * step)))
+        file.write(encode_line(ValidationRecord(2, 0.5, math.nan)))
+        file.write(encode_line(PreferenceRecord(2, "validation", 0.75, 0.3)))
+    page = page_of(folder)
+    assert "<b>75%</b><span>pairs ranked right, at step 2</span>" in page
+    for expected in ("Pairs ranked right, share", "Margin between the rewards", "Loss, nats per pair"):
+        assert expected in page
+    assert "its per byte" not in page
+    assert "nan" not in page
+    assert (
+        json.loads(json.dumps(read_run_folder(folder).summary(), allow_nan=False))["best_validation"]["bits_per_byte"] is None
+    )
+
+
+def test_a_run_of_fine_tuning_tells_its_method(tmp_path):
+    folder = record(tmp_path, 4)
+    recipe = read_recipe(folder / "recipe.toml")
+    write_recipe(replace(recipe, finetuning=FinetuneConfig(lora_rank=12)), folder / "recipe.toml")
+    page = page_of(folder)
+    assert "<h2>Fine-tuning</h2>" in page
+    assert "<tr><td>lora rank</td><td>12</td></tr>" in page

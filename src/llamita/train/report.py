@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from itertools import accumulate
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def report_page(run: RunFolder, price_per_hour: float | None) -> str:
             table_of("Text and tokenizer", _text_rows(run)),
             table_of("Model", asdict(run.recipe.model) | {"parameters": run.recipe.model.n_parameters} if run.recipe else {}),
             table_of("Training", asdict(run.recipe.training) if run.recipe else {}),
+            table_of("Fine-tuning", asdict(run.recipe.finetuning) if run.recipe and run.recipe.finetuning else {}),
             table_of("Machine and run", _machine_rows(run)),
             table_of("Hashes", _hash_rows(run)),
         )
@@ -75,10 +77,13 @@ def _tiles(run: RunFolder, price_per_hour: float | None) -> str:
     known, best = run.summary(), run.summary()["best_validation"]
     tiles = [("steps", f"{known['steps']:,}" + (f" of {known['n_steps']:,}" if known["n_steps"] else ""))]
     if best:
-        tiles.append((f"bits per byte, at step {best['step']:,}", f"{best['bits_per_byte']:.4f}"))
+        if best["bits_per_byte"] is not None:
+            tiles.append((f"bits per byte, at step {best['step']:,}", f"{best['bits_per_byte']:.4f}"))
         tiles.append((f"validation loss, at step {best['step']:,}", f"{best['loss']:.4f}"))
     if known["loss"] is not None:
         tiles.append(("training loss, last step", f"{known['loss']:.4f}"))
+    if ranked := run.preferences("validation"):
+        tiles.append((f"pairs ranked right, at step {ranked[-1].step:,}", f"{ranked[-1].reward_accuracy:.0%}"))
     if known["parameters"]:
         tiles.append(("parameters", label(known["parameters"])))
     tiles.append(("tokens seen", label(known["tokens"])))
@@ -111,14 +116,30 @@ def _charts(run: RunFolder) -> str:
     bits_line = Series("validation", [x for x, _ in bits], [y for _, y in bits], "second", marked=True)
     speeds = [step.n_tokens / step.seconds if step.seconds else float("nan") for step in steps]
     small = (
-        line_chart("Bits per byte", [bits_line], "tokens seen"),
+        *_preference_charts(run),
+        *([line_chart("Bits per byte", [bits_line], "tokens seen")] if any(isfinite(y) for _, y in bits) or not bits else []),
         line_chart("Loss", [Series("training, smoothed", tokens, smooth, "first")], "tokens seen", _top(smooth)),
         line_chart("Learning rate", [Series("", x, [step.learning_rate for step in steps], "first")], "step"),
         line_chart("Length of the gradient", [Series("", x, [step.gradient_norm for step in steps], "first")], "step"),
         line_chart("Tokens per second", [Series("", x, speeds, "first")], "step"),
     )
-    loss = line_chart("Loss, nats per token", lines, "step", _top(smooth))
+    loss = line_chart(f"Loss, nats per {'pair' if run.preferences('training') else 'token'}", lines, "step", _top(smooth))
     return f'<h2>Curves</h2>{loss}<div class="charts">{"".join(small)}</div>'
+
+
+def _preference_charts(run: RunFolder) -> list[str]:
+    """How pairs are ranked; nothing where answers are learned."""
+    training, kept = run.preferences("training"), run.preferences("validation")
+    if not training:
+        return []
+    charts = []
+    for title, name in (("Pairs ranked right, share", "reward_accuracy"), ("Margin between the rewards", "reward_margin")):
+        lines = [
+            Series(side, [record.step for record in records], [getattr(record, name) for record in records], style, marked)
+            for side, records, style, marked in (("training", training, "first", False), ("validation", kept, "second", True))
+        ]
+        charts.append(line_chart(title, lines, "step"))
+    return charts
 
 
 def _top(smooth: Sequence[float]) -> float | None:

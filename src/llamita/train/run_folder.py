@@ -14,7 +14,17 @@ from llamita.data.manifest import Manifest, read_manifest
 from llamita.errors import LlamitaError, SettingError, one_line
 from llamita.files import sha256_of
 from llamita.train.config import Recipe, read_recipe
-from llamita.train.metrics import METRICS, SAMPLES, Line, SampleRecord, StartRecord, StepRecord, ValidationRecord, read_lines
+from llamita.train.metrics import (
+    METRICS,
+    SAMPLES,
+    Line,
+    PreferenceRecord,
+    SampleRecord,
+    StartRecord,
+    StepRecord,
+    ValidationRecord,
+    read_lines,
+)
 
 RECIPE_FILE, RUN_FILE, WEIGHTS_FILE = "recipe.toml", "run.json", "model.safetensors"
 LONGEST_HASHED_BYTES = 4 << 30
@@ -42,6 +52,11 @@ class RunFolder:
         """The measurements on the validation text, in order."""
         return [line.record for line in self.lines if isinstance(line.record, ValidationRecord)]
 
+    def preferences(self, what: str) -> list[PreferenceRecord]:
+        """How pairs were ranked in "training" or in "validation", in order; none where answers are learned."""
+        records = [line.record for line in self.lines]
+        return [record for record in records if isinstance(record, PreferenceRecord) and record.what == what]
+
     @property
     def n_processes(self) -> int:
         """How often the run began or went on."""
@@ -68,7 +83,7 @@ class RunFolder:
             "parameters": self.recipe.model.n_parameters if self.recipe else None,
             "tokens": sum(step.n_tokens for step in steps),
             "loss": steps[-1].loss if steps and math.isfinite(steps[-1].loss) else None,
-            "best_validation": asdict(best) if best else None,
+            "best_validation": {name: _or_nothing(value) for name, value in asdict(best).items()} if best else None,
             "tokens_per_second": median(s.n_tokens / s.seconds for s in steps if s.seconds) if updating else None,
             "data_share": sum(step.data_seconds for step in steps) / updating if updating else None,
             "hours": self.seconds / 3600,
@@ -101,6 +116,11 @@ def read_run(folder: Path) -> dict[str, Any]:
         return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingError(f"{folder / RUN_FILE}: found no record of a run ({error})") from None
+
+
+def _or_nothing(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return value if math.isfinite(value) else None
 
 
 def _or_none(read: Any, path: Path) -> Any:
