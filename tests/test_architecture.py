@@ -79,6 +79,7 @@ ONLY_HOMES = {
     "pyarrow": {"data"},
     "datasets": {"data"},
     "lm_eval": {"judge"},
+    "pydivsufsort": {"judge"},
 }
 
 NEED_LM_EVAL = [SOURCE / "judge" / name for name in ("harness.py", "evaluation.py")]  # as serve needs its libraries
