@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NO_TARGET = -1  # of a row that counts for nothing: of a question, or of padding
-CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}  # of float32 logits: what caches hold, what memory bears
+CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of float32 logits: few and long products, what memory bears
 
 
 def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor, masked: bool = False) -> Tensor:
