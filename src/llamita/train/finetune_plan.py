@@ -22,6 +22,7 @@ from llamita.train.packing import Packing
 
 LARGEST_WHOLE = 50_000_000  # parameters of a model whose weights are all trained, where nobody says otherwise
 SHARE_OF_PRETRAINING = 0.25  # of its learning rate: what is known shall not be forgotten
+LARGEST_SMALL, SHARE_OF_SMALL = 10_000_000, 0.8  # a model that has yet to learn to read a question (docs/finetuning.md)
 LORA_FACTOR = 5.0  # times the rate of all weights (about 10 in Thinking Machines' "LoRA Without Regret", 2025)
 HIGHEST_OF_LORA = 2e-3
 SHARE_OF_PREFERENCES = 0.05  # of the rate of answers
@@ -32,7 +33,7 @@ LONGEST_USUAL_ROW = 2048
 ROW_MULTIPLE = 32
 DEFAULT_EPOCHS = 3.0
 # of TrainConfig: weights stay near where they were by few steps and low rates, gradients vary more from chat to chat
-UNLIKE_PRETRAINING: dict[str, Any] = {"optimizer": "adamw", "weight_decay": 0.0, "beta2": 0.999, "document_mask": True}
+UNLIKE_PRETRAINING: dict[str, Any] = {"weight_decay": 0.0, "beta2": 0.999, "document_mask": True}
 MEASUREMENTS = 10  # in a run at most
 MOST_EVAL_TOKENS = 1 << 16
 EVAL_COST = 0.15  # of the time of training at most; a token that is measured costs a third of one that is learned
@@ -121,9 +122,15 @@ def flops_of_token(recipe: Recipe) -> float:
     return flops * 2 / 3 if recipe.finetuning.lora_rank else flops
 
 
-def learning_rate_of(n_parameters: int, finetuning: FinetuneConfig) -> float:
+def is_like_pretraining(n_parameters: int, finetuning: FinetuneConfig) -> bool:
+    """Whether a model is so small that a form of answers is learned as text was: with muon, at nearly that rate."""
+    return n_parameters <= LARGEST_SMALL and not finetuning.lora_rank and finetuning.objective == "answers"
+
+
+def learning_rate_of(n_parameters: int, finetuning: FinetuneConfig, optimizer: str) -> float:
     """The highest learning rate by size, method and objective."""
-    rate = learning_rate_for(n_parameters, "adamw") * SHARE_OF_PRETRAINING
+    share = SHARE_OF_SMALL if is_like_pretraining(n_parameters, finetuning) else SHARE_OF_PRETRAINING
+    rate = learning_rate_for(n_parameters, optimizer) * share
     if finetuning.lora_rank:
         rate = min(rate * LORA_FACTOR, HIGHEST_OF_LORA)
     if finetuning.objective == "preferences":
@@ -155,7 +162,11 @@ def _choose_training(
 ) -> TrainConfig:  # fmt: skip
     """How it is trained."""
     of_rows = replace(model, context=finetuning.row_tokens)  # what the rules of pre-training call a sequence
-    draft = TrainConfig(1, 1, 1, _choose_rate(model, finetuning, ledger), 1, "cosine", **UNLIKE_PRETRAINING)
+    is_small = is_like_pretraining(model.n_parameters, finetuning)
+    how = f"muon where all weights of up to {LARGEST_SMALL:,} parameters learn answers"
+    optimizer = ledger.choose("optimizer", "muon" if is_small else "adamw", how)
+    rate = _choose_rate(model, finetuning, optimizer, ledger)
+    draft = TrainConfig(1, 1, 1, rate, 1, "cosine", optimizer=optimizer, **UNLIKE_PRETRAINING)
     draft = with_given(draft, ledger)
     draft = with_numbers(draft, of_rows, int(epochs * chats.lengths.sum()), machine, ledger)
     n_units = len(chats.lengths)
@@ -172,13 +183,14 @@ def _choose_training(
     return with_given(_with_pauses(Recipe(model, draft, finetuning), chats, machine, ledger), ledger).validate()
 
 
-def _choose_rate(model: ModelConfig, finetuning: FinetuneConfig, ledger: Ledger) -> float:
-    how = f"{SHARE_OF_PRETRAINING:g} of pre-training's by the size"
+def _choose_rate(model: ModelConfig, finetuning: FinetuneConfig, optimizer: str, ledger: Ledger) -> float:
+    share = SHARE_OF_SMALL if is_like_pretraining(model.n_parameters, finetuning) else SHARE_OF_PRETRAINING
+    how = f"{share:g} of pre-training's by the size"
     if finetuning.lora_rank:
         how += f", times {LORA_FACTOR:g} for LoRA, {HIGHEST_OF_LORA:g} at most"
     if finetuning.objective == "preferences":
         how += f", times {SHARE_OF_PREFERENCES:g} for preferences"
-    return ledger.choose("learning_rate", learning_rate_of(model.n_parameters, finetuning), how)
+    return ledger.choose("learning_rate", learning_rate_of(model.n_parameters, finetuning, optimizer), how)
 
 
 def _with_pauses(recipe: Recipe, chats: ChatFacts, machine: Machine, ledger: Ledger) -> TrainConfig:
