@@ -190,4 +190,4 @@ class HarnessModel(TemplateLM):
         }
 
 
-register_model("llamita")(HarnessModel)  # as a decorator it would hide the class from type checkers
+_REGISTERED = register_model("llamita")(HarnessModel)  # as a decorator it would hide the class from type checkers
