@@ -40,6 +40,14 @@ def sweep(folder: Path, out: Path) -> None:
     (out / "told.json").write_text(json.dumps(told))
 
 
+def name_and_size(path: Path) -> tuple[str, int] | None:
+    """Of a file that may be gone at any moment."""
+    try:
+        return path.name, path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
 def random_moment(out: Path, rng: random.Random) -> Callable[[], bool]:
     """A moment some writes from now."""
     n_more = rng.randint(1, 30)
@@ -48,7 +56,7 @@ def random_moment(out: Path, rng: random.Random) -> Callable[[], bool]:
     def has_come() -> bool:
         nonlocal seen, n_seen
         time.sleep(0.003)  # looking costs more than a step
-        now = [(path.name, path.stat().st_size) for path in out.glob("*") if path.exists()]
+        now = [found for path in out.glob("*") if (found := name_and_size(path))]
         now += [str(path) for path in out.glob("trials/*/*/checkpoints/*")]
         if now != seen:
             seen, n_seen = now, n_seen + 1
