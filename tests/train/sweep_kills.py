@@ -8,6 +8,7 @@ Children are forked as in kills.py. Kills come when the sweep's files have grown
 import hashlib
 import json
 import random
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -50,7 +51,7 @@ def name_and_size(path: Path) -> tuple[str, int] | None:
 
 def random_moment(out: Path, rng: random.Random) -> Callable[[], bool]:
     """A moment some writes from now."""
-    n_more = rng.randint(1, 30)
+    n_more = rng.randint(1, 12)
     seen, n_seen = None, -1
 
     def has_come() -> bool:
@@ -76,13 +77,16 @@ def main(folder: Path, n_kills: int, seed: int) -> None:
     make_text(folder)
     whole, killed = folder / "whole", folder / "killed"
     assert run_child(lambda: sweep(folder, whole), lambda: False)
-    rng, places = random.Random(seed), set()
-    for _ in range(n_kills):
-        if run_child(lambda: sweep(folder, killed), random_moment(killed, rng)):
-            break
+    rng, places, n_killed, expected = random.Random(seed), set(), 0, end_of(whole)
+    while n_killed < n_kills:
+        if run_child(lambda: sweep(folder, killed), random_moment(killed, rng)):  # to the end: another one for the other kills
+            assert end_of(killed) == expected
+            shutil.rmtree(killed)
+            continue
+        n_killed += 1
         places.add(tuple(sorted(str(path) for path in killed.glob("trials/*/*/checkpoints/*"))))
     assert run_child(lambda: sweep(folder, killed), lambda: False)
-    print(json.dumps({"whole": end_of(whole), "killed": end_of(killed), "n_places": len(places)}))
+    print(json.dumps({"whole": expected, "killed": end_of(killed), "n_places": len(places)}))
 
 
 if __name__ == "__main__":
