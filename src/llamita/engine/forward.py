@@ -161,12 +161,19 @@ def attend_heads(state, layer, first_head, last_head, rank):
 
 
 @piece
-def own_panels(matrix, n_threads):
-    """Panels of a matrix that are each thread's own, by its rank."""
+def own_panels(matrix, n_parts):
+    """Panels of a matrix that are each thread's own, by its rank; all of them where it is not shared."""
     n = n_panels(matrix)
-    if n * LANES * stored_row_bytes(matrix) > SMALL_MATRIX_BYTES:
-        return n * 3 // (4 * n_threads)
-    return (n + n_threads - 1) // n_threads
+    if n_parts > 1 and n * LANES * stored_row_bytes(matrix) > SMALL_MATRIX_BYTES:
+        return n * 3 // (4 * n_parts)
+    return (n + n_parts - 1) // n_parts
+
+
+@piece
+def own_range(n, own, part):
+    """(first, end) of those of part `part`, of n panels."""
+    first = min(part * own, n)
+    return first, min(first + own, n)
 
 
 @piece
@@ -187,16 +194,15 @@ def take_chunk(state, which, n, own):
 
 
 @piece
-def multiply_shared(state, which, x, x_stride, quants, factors, corrections, out, out_stride, by_rows, n_rows, rank):
-    """A whole matrix for this thread's own rows (by_rows), or whatever chunks of it the threads take in turn."""
+def project(state, which, x, x_stride, quants, factors, corrections, out, n_rows, part, n_parts):
+    """A whole matrix back to the model's width, for this thread's own rows (n_parts 1) or in turn with the other threads."""
     matrix = matrix_at(state.matrices, which)
-    n = n_panels(matrix)
-    own = n if by_rows else own_panels(matrix, state.n_threads)
-    first = np.int64(0) if by_rows else min(rank * own, n)
-    last = min(first + own, n)
+    prepare(state, x, x_stride, n_rows, matrix.columns, which, quants, factors, corrections)
+    n, own = n_panels(matrix), own_panels(matrix, n_parts)
+    first, last = own_range(n, own, part)
     while first < last:
-        matmul(matrix, x, x_stride, quants, factors, corrections, out, out_stride, first, last, n_rows)
-        first, last = (n, n) if by_rows else take_chunk(state, which, n, own)
+        matmul(matrix, x, x_stride, quants, factors, corrections, out, state.x_stride, first, last, n_rows)
+        first, last = take_chunk(state, which, n, own)
 
 
 @piece
@@ -205,11 +211,9 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
     gate = matrix_at(state.matrices, layer * MATRICES_PER_LAYER + GATE)
     up = matrix_at(state.matrices, layer * MATRICES_PER_LAYER + UP)
     n, which_gate = n_panels(gate), layer * MATRICES_PER_LAYER + GATE
-    by_rows = n_parts == 1
     most = max(PAIR_FLOATS // (2 * LANES * n_rows), np.int64(2))
-    own = n if by_rows else own_panels(gate, state.n_threads)
-    first = np.int64(0) if by_rows else min(part * own, n)
-    last = min(first + own, n)
+    own = own_panels(gate, n_parts)
+    first, last = own_range(n, own, part)
     while first < last:
         panels = min(most, last - first)
         stride = panels * LANES
@@ -224,7 +228,7 @@ def gated_units(state, layer, normed, quants, factors, corrections, pairs, row, 
                 at = r * stride + i
                 store(target, i, silu_multiply(load(pairs, at), load(pairs, n_rows * stride + at)))
         first += panels
-        if first == last and not by_rows:
+        if first == last:
             first, last = take_chunk(state, which_gate, n, own)
 
 
@@ -283,8 +287,7 @@ def classify(state, x, row, row_end, by_rows, rank, normed, quants, factors, cor
         prepare_normed(state, state.last, n, 2 * state.n_layers, head, np.int64(1), normed, quants, factors, corrections)
         matrix = matrix_at(state.matrices, head)
         own, n_vectors = own_panels(matrix, state.n_threads), n_panels(matrix)
-        first = min(rank * own, n_vectors)
-        last = min(first + own, n_vectors)
+        first, last = own_range(n_vectors, own, rank)
         forget_largest(state, rank)
         while first < last:
             matmul(matrix, normed, stride, quants, factors, corrections, state.logits, state.logits_stride, first, last, n)
@@ -303,7 +306,6 @@ def forward(state, rank):
         state.corrections + 4 * rank * state.factors_private,
     )
     pairs = state.pairs + 4 * rank * state.pairs_private
-    query_width = state.n_heads * state.head_size
 
     by_rows = n_rows >= ROWS_PER_THREAD * n_threads
     row, row_end = share(n_rows, rank, n_threads) if by_rows else (np.int64(0), n_rows)  # rows and panels of this thread
@@ -339,21 +341,9 @@ def forward(state, rank):
         barrier(meeting, n_threads)
 
         attended, projected = state.attended + 4 * row * state.query_stride, state.projected + 4 * row * stride
-        prepare(state, attended, state.query_stride, mine, query_width, first + OUTPUT, quants, factors, corrections)
-        multiply_shared(
-            state,
-            first + OUTPUT,
-            attended,
-            state.query_stride,
-            quants,
-            factors,
-            corrections,
-            projected,
-            stride,
-            by_rows,
-            mine,
-            rank,
-        )
+        project(
+            state, first + OUTPUT, attended, state.query_stride, quants, factors, corrections, projected, mine, part, n_parts
+        )  # fmt: skip
         if not by_rows:
             gate = matrix_at(state.matrices, first + GATE)
             fetch_early(gate, rank * own_panels(gate, n_threads))
@@ -372,21 +362,9 @@ def forward(state, rank):
                 set_i64(state.tickets, 8 * (first + GATE), np.int64(0))
 
         hidden = state.hidden + 4 * row * state.hidden_stride
-        prepare(state, hidden, state.hidden_stride, mine, state.mlp_width, first + DOWN, quants, factors, corrections)
-        multiply_shared(
-            state,
-            first + DOWN,
-            hidden,
-            state.hidden_stride,
-            quants,
-            factors,
-            corrections,
-            projected,
-            stride,
-            by_rows,
-            mine,
-            rank,
-        )
+        project(
+            state, first + DOWN, hidden, state.hidden_stride, quants, factors, corrections, projected, mine, part, n_parts
+        )  # fmt: skip
         if not by_rows:
             following = matrix_at(state.matrices, first + MATRICES_PER_LAYER)  # the next layer's queries, or the classifier
             fetch_early(following, share(n_panels(following), part, n_parts)[0])
