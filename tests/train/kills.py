@@ -3,7 +3,8 @@
     python kills.py FOLDER N_KILLS SEED N_THREADS
 
 Children are forked from a process that has imported torch and computed nothing, so that a start costs no seconds. They save
-after every other step. Half of the kills wait for a save to begin, and all come a random while later.
+after every other step. Half of the kills come from outside, a random while after some save. The others the child deals itself
+when it touches a file of a save for the nth time, so that they fall into saves however fast the disk is.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +33,7 @@ from llamita.train.world import open_world
 
 N_STEPS = 80
 MOST_SAVES = 4  # between two kills
+MOST_TOUCHES = 40  # of files that are being saved: about eight to a save
 
 
 def make_text(folder: Path) -> None:
@@ -60,7 +63,7 @@ def train(tokens: Path, out: Path, n_threads: int) -> None:
 
 
 def run_child(work: Callable[[], None], moment: Callable[[], bool]) -> bool:
-    """Do work in a child that is killed when the moment has come; return whether it came to its end before."""
+    """Do work in a child that is killed when the moment has come, or kills itself; return whether it came to its end before."""
     child = os.fork()
     if child == 0:
         try:
@@ -72,8 +75,8 @@ def run_child(work: Callable[[], None], moment: Callable[[], bool]) -> bool:
     while not moment():
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            assert status == 0, f"the run failed with status {status}"
-            return True
+            assert status in (0, signal.SIGKILL), f"the run failed with status {status}"
+            return status == 0
         time.sleep(0.0005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -81,18 +84,30 @@ def run_child(work: Callable[[], None], moment: Callable[[], bool]) -> bool:
 
 
 def random_moment(out: Path, rng: random.Random) -> Callable[[], bool]:
-    """A moment a few saves from now: in the middle of one, or anywhere."""
-    saves = out / CHECKPOINTS
-    wanted = last_step(out) + 2 * rng.randint(0, MOST_SAVES)
-    in_a_save, delay = rng.random() < 0.5, rng.uniform(0, 0.03)
+    """A moment somewhere between two saves, a few saves from now."""
+    wanted, delay = last_step(out) + 2 * rng.randint(0, MOST_SAVES), rng.uniform(0, 0.03)
 
     def has_come() -> bool:
-        if last_step(out) < wanted or (in_a_save and not any(saves.glob(".step-*.part"))):
+        if last_step(out) < wanted:
             return False
-        time.sleep(delay / 5 if in_a_save else delay)
+        time.sleep(delay)
         return True
 
     return has_come
+
+
+def die_in_a_save(n_touches: int) -> None:
+    """Let this process kill itself just before it makes, opens or renames a file of a save for the nth time."""
+    n_left = n_touches
+
+    def look(event: str, arguments: tuple) -> None:
+        nonlocal n_left
+        if event in ("open", "os.mkdir", "os.rename") and "/.step-" in str(arguments[0]):
+            n_left -= 1
+            if n_left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(look)
 
 
 def last_step(out: Path) -> int:
@@ -118,15 +133,25 @@ def main(folder: Path, n_kills: int, seed: int, n_threads: int) -> None:
     whole, killed = folder / "whole", folder / "killed"
     assert run_child(lambda: train(folder / "tokens", whole, n_threads), lambda: False)
     rng, n_done, n_in_a_save, places = random.Random(seed), 0, 0, set()
+
+    def work(n_touches: int | None = None) -> None:
+        if n_touches is not None:
+            die_in_a_save(n_touches)
+        train(folder / "tokens", killed, n_threads)
+
     while n_done < n_kills:
-        if run_child(lambda: train(folder / "tokens", killed, n_threads), random_moment(killed, rng)):
+        if rng.random() < 0.5:
+            ended = run_child(work, random_moment(killed, rng))
+        else:
+            ended = run_child(partial(work, rng.randint(1, MOST_TOUCHES)), lambda: False)
+        if ended:
             assert end_of(killed) == end_of(whole)
             killed.rename(folder / f"finished-{n_done}")  # and one more run, for the kills that are left
             continue
         n_done += 1
         n_in_a_save += any(killed.glob(f"{CHECKPOINTS}/.step-*"))
         places.add(last_step(killed))
-    assert run_child(lambda: train(folder / "tokens", killed, n_threads), lambda: False)
+    assert run_child(work, lambda: False)
     print(json.dumps({"whole": end_of(whole), "killed": end_of(killed), "n_in_a_save": n_in_a_save, "n_places": len(places)}))
 
 
