@@ -50,6 +50,6 @@ def rows_assembly(isa_name: str, kind: int, n_weights: int, n_rows: int) -> str:
     return assembly_of(isa_name, [I64] * 7, lambda b, _, a: emit_rows_tile(b, kind, n_weights, n_rows, a))
 
 
-def attention_assembly(isa_name: str, n_rows: int, n_columns: int) -> str:
+def attention_assembly(isa_name: str, n_rows: int, n_columns: int, n_bytes: int) -> str:
     """The attention micro-kernel's loop for one tile."""
-    return assembly_of(isa_name, [I64] * 6, lambda b, _, a: emit_attention_tile(b, n_rows, n_columns, a))
+    return assembly_of(isa_name, [I64] * 7, lambda b, _, a: emit_attention_tile(b, n_rows, n_columns, n_bytes, a))

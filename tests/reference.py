@@ -21,8 +21,12 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def reference_logits(model: Model, ids: list[int] | np.ndarray, quantize_activations: bool = True) -> np.ndarray:
-    """Logits float64 (T, V). With quantize_activations, int8 matrices get their input rounded as the engine rounds it."""
+def reference_logits(
+    model: Model, ids: list[int] | np.ndarray, quantize_activations: bool = True, half_cache: bool = False
+) -> np.ndarray:
+    """Logits float64 (T, V). With quantize_activations, int8 matrices get their input rounded as the engine rounds it; with
+    half_cache, so do keys and values.
+    """
     c, n_tokens = model.config, len(ids)
 
     def linear(tensor: Tensor, x: np.ndarray) -> np.ndarray:
@@ -47,6 +51,8 @@ def reference_logits(model: Model, ids: list[int] | np.ndarray, quantize_activat
         h = norm(x, f"layers.{i}.attention_norm")
         q, k = rope(linear(layer["attention.query"], h)), rope(linear(layer["attention.key"], h))
         v = linear(layer["attention.value"], h).reshape(n_tokens, c.n_kv_heads, c.head_size)
+        if half_cache:
+            k, v = k.astype(np.float16).astype(np.float64), v.astype(np.float16).astype(np.float64)
         k, v = (np.repeat(a, c.n_heads // c.n_kv_heads, axis=1) for a in (k, v))
         scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(c.head_size)
         scores = np.where(np.tri(n_tokens, dtype=bool), scores, -np.inf)

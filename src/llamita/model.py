@@ -12,7 +12,7 @@ import numpy as np
 
 from llamita.config import ModelConfig
 from llamita.errors import ModelError
-from llamita.quant import GGML_DTYPES, Tensor, convert, fitting_dtype
+from llamita.quant import FLOAT_DTYPES, GGML_DTYPES, Tensor, convert, fitting_dtype
 
 
 class Vocabulary(Protocol):
@@ -46,6 +46,20 @@ class Model:
     def head(self) -> Tensor:
         """The classifier (V, D): the embedding itself when the two are tied."""
         return self.tensors["embedding" if self.config.tied_embedding else "head"]
+
+    @property
+    def cache_itemsize(self) -> int:
+        """Bytes of a number in the cache of keys and values: 2 (float16) where integers in groups of 32 n make them, else 4.
+
+        Inputs of 8 bits have lost more by then. Where the processor has no float16, the engine takes 4.
+        """
+        maker = self.tensors["layers.0.attention.key"]
+        return 4 if maker.dtype in FLOAT_DTYPES or maker.group % 32 else 2
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of a token's keys and values in all layers."""
+        return 2 * self.config.n_layers * self.config.kv_width * self.cache_itemsize
 
     def validate(self) -> "Model":
         """Return the model; raise ModelError unless config, tensor names, shapes and tokenizer fit each other."""

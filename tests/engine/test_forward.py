@@ -1,10 +1,15 @@
 """The engine against the numpy reference: every storage, odd shapes, one to three threads, rows apart and together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from engine.cases import CASES, DTYPES, Case, errors_of, is_right, make_model, random_ids
+from engine.cases import CASES, DTYPES, HALF_CACHE_DTYPES, Case, errors_of, is_right, make_model, random_ids
 from llamita.engine import Engine, Sampling
+from llamita.errors import SettingError
+from llamita.quant import Tensor
+from llamita.simd.isa import INSTRUCTION_SETS, detect_isa
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
@@ -13,6 +18,31 @@ from llamita.engine import Engine, Sampling
 def test_logits_equal_the_reference_and_decode_equals_prefill(case: Case, dtype: str, n_threads: int):
     errors = errors_of(case, dtype, n_threads)
     assert is_right(dtype, errors), errors
+
+
+@pytest.mark.skipif(not INSTRUCTION_SETS[detect_isa()].has_half_cache, reason="this path keeps float32")
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("dtype", HALF_CACHE_DTYPES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_with_a_cache_of_float16_too(case: Case, dtype: str, n_threads: int):
+    errors = errors_of(case, dtype, n_threads, cache_itemsize=2)
+    assert is_right(dtype, errors, 2), errors
+
+
+def test_keys_and_values_are_float16_beside_weights_in_fast_groups_alone():
+    sizes = {(case.name, dtype): make_model(case, dtype).cache_itemsize for case in CASES for dtype in ("f32", "bf16", "q8_0")}
+    assert {key for key, size in sizes.items() if size == 2} == {("groups of 32", "q8_0"), ("grouped queries", "q8_0")}
+    with pytest.raises(SettingError, match=r"cache_itemsize: found 1, expected 4"):
+        Engine(make_model(CASES[0], "f32"), cache_itemsize=1)
+
+
+@pytest.mark.skipif(not INSTRUCTION_SETS[detect_isa()].has_half_cache, reason="this path keeps float32")
+def test_keys_too_large_for_float16_stay_numbers():
+    model = make_model(CASES[1], "f32")
+    key = model.tensors["layers.0.attention.key"]
+    large = replace(model, tensors=model.tensors | {"layers.0.attention.key": Tensor.from_array(key.data * np.float32(1e6))})
+    with Engine(large, n_threads=2, cache_itemsize=2) as engine:
+        assert np.isfinite(engine.logits(random_ids(CASES[1], 40))).all()
 
 
 @pytest.mark.parametrize("dtype", ["f32", "q8_0"])

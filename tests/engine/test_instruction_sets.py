@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from assembly import attention_assembly, quantized_assembly, rows_assembly
-from engine.cases import CASES, DTYPES
+from engine.cases import CASES, DTYPES, HALF_CACHE_DTYPES
 from llamita.engine.float_tile import attention_tiles
 from llamita.engine.state import PANELS_Q4_0, PANELS_Q4_1, ROWS_F32, SMALL_BLOCK
 from llamita.errors import SettingError
@@ -26,7 +26,8 @@ def test_each_path_that_runs_here_equals_the_reference(name: str):
     script = Path(__file__).parent / "cases.py"
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=600, check=False)
     lines = done.stdout.splitlines()
-    assert len(lines) == len(CASES) * len(DTYPES), done.stderr[-2000:]
+    n_half = len(HALF_CACHE_DTYPES) * INSTRUCTION_SETS[name].has_half_cache
+    assert len(lines) == len(CASES) * (len(DTYPES) + n_half), done.stderr[-2000:]
     assert [line for line in lines if not line.endswith("right")] == []
 
 
@@ -93,8 +94,10 @@ def test_float_and_attention_tiles_are_made_of_fused_multiply_adds(name: str):
     for n_weights, n_rows in isa.float_tiles:
         assert len(re.findall(fused, rows_assembly(name, ROWS_F32, n_weights, n_rows))) >= n_weights * n_rows
     for n_rows, n_columns in attention_tiles(isa):
-        text = attention_assembly(name, n_rows, n_columns)
+        assert len(re.findall(fused, attention_assembly(name, n_rows, n_columns, 4))) >= 16 * n_rows * n_columns
+        text = attention_assembly(name, n_rows, n_columns, 2)
         assert len(re.findall(fused, text)) >= 16 * n_rows * n_columns
+        assert len(re.findall(r"vcvtph2ps|fcvtl", text)) >= 16 * n_columns  # and no library is called for them
 
 
 def test_the_plain_path_needs_nothing_beyond_the_oldest_64_bit_processor():

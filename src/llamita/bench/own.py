@@ -79,9 +79,8 @@ class OwnRun:
 
     def bytes_per_token(self) -> int:
         """Weights that a step reads, and the keys and values at the middle of the decode test."""
-        config, p = self._subject.model.config, self._protocol
-        positions = p.depth_tokens + p.decode_tokens // 2
-        return self.engine.weights.n_token_bytes + positions * 2 * config.n_layers * config.kv_width * 4
+        positions = self._protocol.depth_tokens + self._protocol.decode_tokens // 2
+        return self.engine.weights.n_token_bytes + positions * self._subject.model.cache_bytes_per_token
 
     def _rate(self, n_tokens: int, act: Callable[[], object]) -> float:
         started = time.perf_counter()

@@ -98,12 +98,11 @@ def describe_starts(subject: Subject, findings: Findings) -> dict | None:
     """`llamita run` in fresh processes: medians, and the memory that it cannot do without."""
     if not findings.starts:
         return None
-    config = subject.model.config
     keys = ("first_byte_seconds", "whole_seconds", "tokens_per_second", "peak_bytes")
     medians = {key: median_or_none([seen[key] for seen in findings.starts]) for key in keys}
     return medians | {
         "weight_bytes": subject.model.n_bytes,
-        "kv_bytes": config.context * 2 * config.n_layers * config.kv_width * 4,
+        "kv_bytes": subject.model.config.context * subject.model.cache_bytes_per_token,
         "tokens": findings.protocol.decode_tokens,
         "processes": findings.starts,
     }

@@ -15,7 +15,6 @@ from llamita.cli.adapter_option import adapter_option
 from llamita.cli.screen import print_table
 
 if TYPE_CHECKING:
-    from llamita.config import ModelConfig
     from llamita.model import Model
     from llamita.quant import Tensor
 
@@ -68,7 +67,7 @@ def describe(model: "Model", context: int) -> dict:
         "parameters": model.config.n_parameters,
         "tensors": shapes_of(model),
         "file": sum_of_the_file(model),
-        "memory": memory_for(model.config, model.n_bytes, context),
+        "memory": memory_for(model, context),
     }
 
 
@@ -92,7 +91,7 @@ def describe_adapter(base: "Model", changed: "Model", path: str, context: int) -
         "tokenizer": brings_tokenizer(path),
         "chat_template": changed.chat_template != base.chat_template,
     }
-    return {"adapter": facts, "memory": memory_for(changed.config, changed.n_bytes, context)}
+    return {"adapter": facts, "memory": memory_for(changed, context)}
 
 
 def shapes_of(model: "Model") -> list[dict]:
@@ -149,9 +148,9 @@ def parts_of(tensor: "Tensor") -> list[tuple[str, int, int]]:
     return [(name, part.size, part.itemsize) for name, part in parts.items() if part is not None]
 
 
-def memory_for(config: "ModelConfig", weight_bytes: int, context: int) -> dict:
-    """Bytes to run the model: its weights, and a float32 key and value per layer, head and position."""
-    per_token = 2 * config.n_layers * config.kv_width * 4
+def memory_for(model: "Model", context: int) -> dict:
+    """Bytes to run the model: its weights, and a key and a value per layer, head and position."""
+    weight_bytes, per_token = model.n_bytes, model.cache_bytes_per_token
     return {
         "context_tokens": context,
         "weight_bytes": weight_bytes,

@@ -56,6 +56,7 @@ class Engine:
 
     n_threads: default one per processor core. context: positions to make room for, at most (and by default) the model's.
     n_slots: sequences at once. logits_bytes: memory for the logits of a pass, for who wants those of most rows that it reads.
+    cache_itemsize: bytes of a number in the cache, 4 or (where the processor has float16) 2; by default as the model's.
     Raises SettingError for numbers that make no sense, ModelError for a model that does not fit.
 
     >>> engine = Engine(model, context=256)                                         # doctest: +SKIP
@@ -70,6 +71,7 @@ class Engine:
         context: int | None = None,
         n_slots: int = 1,
         logits_bytes: int = 0,
+        cache_itemsize: int | None = None,
     ) -> None:
         self.config = model.validate().config
         self.context = _checked("context", context, self.config.context, self.config.context)
@@ -85,6 +87,7 @@ class Engine:
         self._buffers: dict[str, np.ndarray] = {}
         self._state = aligned(STATE.itemsize, np.uint8).view(STATE)
         self._set_sizes()
+        self._state["cache_bytes"] = self._cache_itemsize(model.cache_itemsize, cache_itemsize)
         self._team = Team(load_work(), self._state, self._buffers["meeting"], self.n_threads)
         # an engine that nobody closes: its threads must end before its memory goes
         self._finalizer = weakref.finalize(self, Team.close, self._team)
@@ -129,6 +132,14 @@ class Engine:
         for rank in range(n + 1):
             self._buffers["signals"][PARKED + 8 * rank + 1] = 0
 
+    def _cache_itemsize(self, default: int, wanted: int | None) -> int:
+        possible = (4, 2) if INSTRUCTION_SETS[self.isa].has_half_cache else (4,)
+        if wanted is None:
+            return default if default in possible else 4
+        if wanted not in possible:
+            raise SettingError(f"cache_itemsize: found {wanted}, expected {' or '.join(map(str, possible))}")
+        return wanted
+
     def _buffer(self, name: str, n: int, dtype: type = np.float32) -> np.ndarray:
         """Make a buffer of n elements and put its address into the state."""
         self._buffers[name] = buffer = aligned(n, dtype)
@@ -145,8 +156,9 @@ class Engine:
         self._buffers |= {"cosines": cosines, "sines": sines}
         self._state["cosines"], self._state["sines"] = address_of(cosines), address_of(sines)
         cache = config.n_layers * self.n_slots * config.n_kv_heads * int(s["context"]) * int(s["head_stride"])
-        self._buffer("keys", cache)
-        self._buffer("values", cache)
+        dtype = np.float16 if self._state["cache_bytes"][0] == 2 else np.float32
+        self._buffer("keys", cache, dtype)
+        self._buffer("values", cache, dtype)
         x, query, kv, hidden = (int(s[name]) for name in ("x_stride", "query_stride", "kv_stride", "hidden_stride"))
         shared = {"queries": query, "new_keys": kv, "new_values": kv, "attended": query, "hidden": hidden, "projected": x}
         for name, stride in shared.items():

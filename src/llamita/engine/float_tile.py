@@ -15,6 +15,7 @@ from llamita.simd.memory import emit_load, emit_load_bf16, emit_load_f16, emit_m
 from llamita.simd.vectors import (
     F32,
     I8,
+    I16,
     I64,
     LANES,
     VF16,
@@ -28,6 +29,7 @@ from llamita.simd.vectors import (
 )
 
 _i = types.int64
+ROW_AHEAD_BYTES = 1024  # decode asks for weights so early, into the second cache level; 2 KB, or the first, are worse than not
 
 
 def _emit_weights(builder: Any, kind: int, pointer: Any) -> Any:
@@ -49,11 +51,8 @@ def _emit_last_weights(builder: Any, kind: int, pointer: Any, mask: Any) -> Any:
     return builder.bitcast(builder.shl(builder.zext(words, VI32), constant(VI32, 16)), VF32)
 
 
-def emit_rows_tile(builder: Any, kind: int, n_weights: int, n_rows: int, operands: Any, ahead: int = 0) -> None:
-    """n_weights rows of the matrix times n_rows activation rows. operands as in rows_tile, without the first three.
-
-    ahead: bytes by which weights are asked for early when there is one row.
-    """
+def emit_rows_tile(builder: Any, kind: int, n_weights: int, n_rows: int, operands: Any) -> None:
+    """n_weights rows of the matrix times n_rows activation rows. operands as in rows_tile, without the first three."""
     out, out_stride, weights, row_bytes, x, x_stride, n_columns = operands
     size = 4 if kind == ROWS_F32 else 2
     weight_pointer = builder.inttoptr(weights, I8.as_pointer())
@@ -69,9 +68,9 @@ def emit_rows_tile(builder: Any, kind: int, n_weights: int, n_rows: int, operand
 
     def body(index: Any, totals: list) -> list:
         at = builder.mul(index, I64(LANES))
-        if ahead and n_rows == 1:  # decode: rows follow each other, so this is a row to come
-            place = builder.add(builder.mul(at, I64(size)), I64(ahead))
-            emit_prefetch(builder, advance(builder, weight_rows[0], place), 3)
+        if n_rows == 1:  # decode: rows follow each other, so this is of a row to come
+            place = builder.add(builder.mul(at, I64(size)), I64(ROW_AHEAD_BYTES))
+            emit_prefetch(builder, advance(builder, weight_rows[0], place), 2)
         w = [_emit_weights(builder, kind, advance(builder, row, builder.mul(at, I64(size)))) for row in weight_rows]
         xs = [emit_load(builder, builder.bitcast(advance(builder, row, at), VF32.as_pointer()), 4) for row in x_rows]
         return products(totals, w, xs)
@@ -119,7 +118,7 @@ def rows_tile(
 
         def case(kind: int, tile: tuple[int, int]) -> Any:
             def body(inner: Any, arguments: Any) -> None:
-                emit_rows_tile(inner, kind, *tile, arguments, ahead=isa.prefetch_bytes)
+                emit_rows_tile(inner, kind, *tile, arguments)
 
             return lambda: emit_call(builder, f"rows_tile_{isa.name}_{kind}_{tile[0]}_{tile[1]}", operands[3:], body)
 
@@ -135,9 +134,10 @@ def attention_tiles(isa: InstructionSet) -> tuple[tuple[int, int], ...]:
     return ((1, 4), (1, 3), (1, 1), (isa.query_tile, 1))
 
 
-def emit_attention_tile(builder: Any, n_rows: int, n_columns: int, operands: Any) -> None:
-    """operands as in attention_tile, without the first two."""
-    out, a, b, b_stride, column_stride, n_blocks = operands
+def emit_attention_tile(builder: Any, n_rows: int, n_columns: int, n_bytes: int, operands: Any) -> None:
+    """operands as in attention_tile, without the first three."""
+    out, a, b, b_stride, column_stride, n_blocks, ahead = operands
+    kind, element = (ROWS_F16, I16) if n_bytes == 2 else (ROWS_F32, F32)
 
     def block(_: Any, carried: list) -> list:
         a_pointer, b_pointer, *sums = carried
@@ -145,7 +145,9 @@ def emit_attention_tile(builder: Any, n_rows: int, n_columns: int, operands: Any
             parts = []
             for column in range(n_columns):
                 at = advance(builder, b_pointer, builder.mul(column_stride, I64(column))) if column else b_pointer
-                parts.append(emit_load(builder, builder.bitcast(at, VF32.as_pointer()), 4))
+                parts.append(_emit_weights(builder, kind, at))
+                if n_rows == 1 and (k + column) % (4 // n_bytes) == 0:  # once a line, whichever way the columns lie
+                    emit_prefetch(builder, advance(builder, at, ahead), 2)
             for row in range(n_rows):
                 x = emit_broadcast_f32(builder, a_pointer, row * LANES + k)
                 for column in range(n_columns):
@@ -154,7 +156,7 @@ def emit_attention_tile(builder: Any, n_rows: int, n_columns: int, operands: Any
             b_pointer = advance(builder, b_pointer, b_stride)
         return [advance(builder, a_pointer, n_rows * LANES), b_pointer, *sums]
 
-    start = [builder.inttoptr(a, F32.as_pointer()), builder.inttoptr(b, F32.as_pointer())] + [ZERO] * (n_rows * n_columns)
+    start = [builder.inttoptr(a, F32.as_pointer()), builder.inttoptr(b, element.as_pointer())] + [ZERO] * (n_rows * n_columns)
     target = builder.inttoptr(out, VF32.as_pointer())
     for i, total in enumerate(emit_loop(builder, n_blocks, start, block)[2:]):
         builder.store(total, advance(builder, target, i), align=4)
@@ -162,24 +164,28 @@ def emit_attention_tile(builder: Any, n_rows: int, n_columns: int, operands: Any
 
 @as_intrinsic
 def attention_tile(
-    typing: Any, n_rows: Any, n_columns: Any, out: Any, a: Any, b: Any, b_stride: Any, column_stride: Any, n_blocks: Any
-) -> Any:
+    typing: Any, n_rows: Any, n_columns: Any, n_bytes: Any, out: Any, a: Any, b: Any, b_stride: Any, column_stride: Any,
+    n_blocks: Any, ahead: Any,
+) -> Any:  # fmt: skip
     """out[column, row, 0:16] = sum over k of a[k // 16, row, k % 16] * b[column * column_stride + k * b_stride + (0:16)]
 
     Both halves of attention: scores (a = queries, k = head size, 16 = positions) and values (a = probabilities,
-    k = positions, 16 = part of the head). out, a, b: addresses of float32; 16 * n_blocks values of k.
+    k = positions, 16 = part of the head). out, a, b: addresses of float32, b of floats of n_bytes (4 or 2); strides in
+    elements; 16 * n_blocks values of k. A single row asks early for what lies `ahead` elements behind b.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
-        case_of = builder.add(builder.shl(operands[0], I64(8)), operands[1])
-
         isa = current_isa()
+        case_of = builder.add(builder.shl(operands[0], I64(16)), builder.shl(operands[1], I64(8)))
+        case_of = builder.add(case_of, operands[2])
 
-        def case(tile: tuple[int, int]) -> Any:
-            name = f"attention_tile_{isa.name}_{tile[0]}_{tile[1]}"
-            return lambda: emit_call(builder, name, operands[2:], lambda b, a: emit_attention_tile(b, *tile, a))
+        def case(tile: tuple[int, int], n_bytes: int) -> Any:
+            name = f"attention_tile_{isa.name}_{tile[0]}_{tile[1]}_{n_bytes}"
+            return lambda: emit_call(builder, name, operands[3:], lambda b, a: emit_attention_tile(b, *tile, n_bytes, a))
 
-        emit_switch(builder, case_of, {(t[0] << 8) + t[1]: case(t) for t in attention_tiles(isa)})
+        sizes = (4, 2) if isa.has_half_cache else (4,)
+        cases = {(t[0] << 16) + (t[1] << 8) + n: case(t, n) for t in attention_tiles(isa) for n in sizes}
+        emit_switch(builder, case_of, cases)
         return context.get_dummy_value()
 
-    return types.void(_i, _i, _i, _i, _i, _i, _i, _i), codegen
+    return types.void(_i, _i, _i, _i, _i, _i, _i, _i, _i, _i), codegen

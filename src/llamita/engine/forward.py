@@ -131,32 +131,42 @@ def remember_rows(state, layer, first_head, last_head, row, row_end):
         for head in range(first_head, last_head):
             rotate(state.queries + 4 * (r * state.query_stride + head * head_size), head_size, cosines, sines)
         for g in range(first_head // heads, (last_head + heads - 1) // heads):
-            cache, place = 4 * (slot_at + g * group_floats), 4 * (r * state.kv_stride + g * head_size)
+            cache, place = state.cache_bytes * (slot_at + g * group_floats), 4 * (r * state.kv_stride + g * head_size)
             remember(
                 state.new_keys + place, state.new_values + place, head_size, state.head_stride, cosines, sines,
-                state.keys + cache, state.values + cache, position,
+                state.keys + cache, state.values + cache, state.cache_bytes, position,
             )  # fmt: skip
+
+
+@piece
+def cache_place(state, layer, span, head):
+    """Where the keys and values of a span's sequence lie that a query head looks at, in elements from the cache's beginning."""
+    slot = get_i64(state.spans + 8 * SPAN_FIELDS * span, SPAN_SLOT)
+    group = head // (state.n_heads // state.n_kv_heads)
+    return ((layer * state.n_slots + slot) * state.n_kv_heads + group) * state.context * state.head_stride
 
 
 @piece
 def attend_heads(state, layer, first_head, last_head, rank):
     """Attention of these query heads for all spans."""
-    head_size, heads = state.head_size, state.n_heads // state.n_kv_heads
-    group_floats = state.context * state.head_stride
+    head_size = state.head_size
     queries, mixed = state.tile_queries + 4 * rank * state.tile_private, state.tile_heads + 4 * rank * state.tile_private
     scores = state.scores + 4 * rank * state.scores_private
     for s in range(state.n_spans):
         span = state.spans + 8 * SPAN_FIELDS * s
-        row, slot = get_i64(span, SPAN_FIRST_ROW), get_i64(span, SPAN_SLOT)
-        slot_at = (layer * state.n_slots + slot) * state.n_kv_heads * group_floats
+        row = get_i64(span, SPAN_FIRST_ROW)
         for head in range(first_head, last_head):
-            cache = 4 * (slot_at + head // heads * group_floats)
-            place = head * head_size
+            cache, place = cache_place(state, layer, s, head), head * head_size
+            if head + 1 < last_head:
+                then = cache_place(state, layer, s, head + 1)
+            else:
+                then = cache_place(state, layer, min(s + 1, state.n_spans - 1), first_head)
             attend(
                 state.attended + 4 * (row * state.query_stride + place), state.query_stride,
                 state.queries + 4 * (row * state.query_stride + place), state.query_stride,
-                state.keys + cache, state.values + cache, head_size, state.head_stride, state.score_scale,
-                get_i64(span, SPAN_ROWS), get_i64(span, SPAN_POSITION), queries, mixed, scores,
+                state.keys + state.cache_bytes * cache, state.values + state.cache_bytes * cache, state.cache_bytes,
+                head_size, state.head_stride, state.score_scale,
+                get_i64(span, SPAN_ROWS), get_i64(span, SPAN_POSITION), queries, mixed, scores, then - cache,
             )  # fmt: skip
 
 

@@ -51,8 +51,9 @@ STATE = _record(
     "n_layers vocab_size logits_stride context n_slots max_rows owns_heads "
     # the model
     "matrices embedding norms cosines sines "
-    # the cache: keys [L][slot][G][context/16][head_stride][16], values [L][slot][G][context][head_stride]
-    "keys values "
+    # the cache, of numbers of cache_bytes: keys [L][slot][G][context/16][head_stride][16], values
+    # [L][slot][G][context][head_stride]
+    "keys values cache_bytes "
     # buffers that all threads share, one row a token
     "queries new_keys new_values attended hidden projected last logits "
     # buffers of one thread each, and their elements per thread

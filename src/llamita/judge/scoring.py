@@ -135,9 +135,7 @@ def bos_of(tokenizer: Tokenizer, wanted: bool | None) -> int | None:
 
 def slots_for(model: Model, context: int) -> int:
     """How many texts are read side by side: as many as fill a pass, and as memory allows."""
-    config = model.config
-    cache_bytes = 2 * 4 * config.n_layers * config.kv_width * context
-    return max(1, min(MOST_SLOTS, CACHE_BYTES // cache_bytes))
+    return max(1, min(MOST_SLOTS, CACHE_BYTES // (context * model.cache_bytes_per_token)))
 
 
 class _Tally:

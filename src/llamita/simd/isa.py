@@ -20,7 +20,7 @@ class InstructionSet:
     weight_offset: added to stored int8 weights, because vpdpbusd multiplies unsigned by signed.
     quantized_tiles: (panels of 16 weight rows, activation rows) per call of the int8 micro-kernel, largest first: as many
         accumulators as the registers hold. many_rows_tile: (weight rows, activation rows) of the float one in prefill.
-    query_tile: queries that attention handles at once in prefill. prefetch_bytes: how far ahead decode asks for weights.
+    query_tile: queries that attention handles at once in prefill. prefetch_bytes: how far ahead decode asks for int8 weights.
     magnitudes: activations are stored a second time without signs, because vpmaddubsw multiplies unsigned by signed.
     product_rows: rows of the float32 matrix product of train's attention, each of 16 sums.
     needs: names of LLVM's processor features. cpu_name: what LLVM compiles for when this path is forced ("" = the host).
@@ -43,6 +43,11 @@ class InstructionSet:
     def planes(self) -> int:
         """Times that quantized activations are stored."""
         return 2 if self.magnitudes else 1
+
+    @property
+    def has_half_cache(self) -> bool:
+        """Whether keys and values can be kept as float16: the plain path would convert them bit by bit."""
+        return self.has_blocks
 
     @property
     def float_tiles(self) -> tuple[tuple[int, int], ...]:

@@ -35,6 +35,7 @@ from llamita.simd.vectors import (
 )
 
 _i64, _i32, _f32 = types.int64, types.int32, types.float32
+F16_LARGEST = 65504.0
 
 
 def emit_pointer(builder: Any, address: Any, index: Any, element: ir.Type, target: ir.Type) -> Any:
@@ -82,6 +83,13 @@ def emit_widen_f16(builder: Any, halves: Any) -> Any:
     value = builder.select(is_special, builder.or_(value, constant(VI32, 0x7F800000)), value)
     sign = builder.shl(builder.and_(bits, constant(VI32, 0x8000)), constant(VI32, 16))
     return builder.bitcast(builder.or_(value, sign), VF32)
+
+
+def emit_narrow_f16(builder: Any, x: Any) -> Any:
+    """16 float32 numbers as float16, rounded half to even; what is too large for it becomes its largest, not infinity."""
+    for limit, order in ((F16_LARGEST, ">"), (-F16_LARGEST, "<")):  # of no number neither is true
+        x = builder.select(builder.fcmp_ordered(order, x, constant(VF32, limit)), constant(VF32, limit), x)
+    return builder.fptrunc(x, VF16)
 
 
 def emit_load_f16(builder: Any, pointer: Any) -> Any:
@@ -214,6 +222,24 @@ def store_column(builder: Any, address: Any, index: Any, x: Any) -> Any:
     pointer = emit_pointer(builder, address, index, F32, F32)
     for lane in range(LANES):
         builder.store(builder.extract_element(x, I32(lane)), builder.gep(pointer, [I64(LANES * lane)]), align=4)
+
+
+@operation(types.void, _i64, _i64, f32x16)
+def store_column_f16(builder: Any, address: Any, index: Any, x: Any) -> Any:
+    """The same of a block of float16."""
+    if not current_isa().has_half_cache:
+        return
+    x = emit_narrow_f16(builder, x)
+    pointer = emit_pointer(builder, address, index, I16, ir.HalfType())
+    for lane in range(LANES):
+        builder.store(builder.extract_element(x, I32(lane)), builder.gep(pointer, [I64(LANES * lane)]), align=2)
+
+
+@operation(types.void, _i64, _i64, f32x16)
+def store_f16(builder: Any, address: Any, index: Any, x: Any) -> Any:
+    """16 float16 numbers."""
+    if current_isa().has_half_cache:
+        _storer(I16, VF16, 2)(builder, address, index, emit_narrow_f16(builder, x))
 
 
 def emit_prefetch(builder: Any, pointer: Any, level: int) -> Any:
