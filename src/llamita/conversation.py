@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from llamita.engine import Sampling
 from llamita.errors import PromptTooLongError, SettingError
-from llamita.language_model import LanguageModel, Telling, next_ids
+from llamita.language_model import LanguageModel, Telling
 from llamita.tokenizer.chat_template import open_template
 from llamita.tokenizer.same_beginning import same_beginning
 
@@ -172,7 +172,7 @@ class Conversation:
         while not turn.ended_by:
             yield from self._read(ids + written)
             n_next = min(n_most - len(written), self.context - self._sequence.position + 1)
-            for token_id in next_ids(self._sequence, n_next, self._stop_ids):
+            for token_id in self._sequence.stream(n_next, self._stop_ids):
                 now = time.perf_counter()
                 written.append(token_id)
                 turn.n_written = len(written)

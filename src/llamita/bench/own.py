@@ -53,13 +53,20 @@ class OwnRun:
         return self._rate(n, lambda: self._sequence.run(n))
 
     def stream(self) -> float:
-        """Tokens per second when each is asked for alone, decoded and written to a pipe that another process reads."""
+        """Tokens per second when each is decoded and written alone to a pipe that another process reads, as `run` does it."""
+        return self._tell(self._sequence.stream(self._protocol.decode_tokens))
+
+    def step(self) -> float:
+        """The same when each is also asked for alone, in a call of the engine, as someone does who looks at each."""
+        return self._tell(self._sequence.next() for _ in range(self._protocol.decode_tokens))
+
+    def _tell(self, ids: Iterator[int]) -> float:
         with pipe_with_reader() as write:
             decoder = TextDecoder(self._subject.tokenizer)
 
             def tell() -> None:
-                for _ in range(self._protocol.decode_tokens):
-                    write(decoder.feed(self._sequence.next()).encode())
+                for token_id in ids:
+                    write(decoder.feed(token_id).encode())
 
             return self._rate(self._protocol.decode_tokens, tell)
 

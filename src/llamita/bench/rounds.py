@@ -17,7 +17,7 @@ from llamita.errors import LlamitaError
 
 OWN = "llamita"
 BANDWIDTH_PASSES = 5  # per round
-STREAM, BATCH, BUSY = "streamed", "sequences at once", "beside a busy core"
+STREAM, STEP, BATCH, BUSY = "streamed", "one call a token", "sequences at once", "beside a busy core"
 Tell = Callable[[str], None]  # progress and failures, for the user to see
 
 
@@ -76,6 +76,7 @@ def _measure_own(own: OwnRun, findings: Findings) -> None:
     findings.record(protocol.decode, OWN, own.decode())
     findings.read_bandwidths += [own.read_bandwidth() for _ in range(BANDWIDTH_PASSES)]  # weights as warm as decoding left them
     findings.record(STREAM, OWN, own.stream())
+    findings.record(STEP, OWN, own.step())
     if protocol.batch > 1:
         findings.record(f"{protocol.batch} {BATCH}", OWN, own.batch())
 

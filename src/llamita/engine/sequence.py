@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llamita.engine.engine import Engine
 
 PATIENCE_SECONDS = 0.05  # compiled code returns to Python this often, so that Ctrl-C is heard
+BURST_SECONDS = 0.002  # what `stream` waits for at once: nobody sees it
 
 
 class Sequence:
@@ -106,6 +107,21 @@ class Sequence:
             seconds = (time.perf_counter() - started) / len(made)
             n_steps = max(1, int(PATIENCE_SECONDS / max(seconds, 1e-6)))
         return ids
+
+    def stream(self, n: int, stop_ids: Iterable[int] = ()) -> Iterator[int]:
+        """Yield up to n ids that follow, the stop id included.
+
+        A call of the engine costs a share of a fast model's token, so each asks for as many as a burst takes.
+        """
+        stop_ids, n_at_once = list(stop_ids), 1
+        while n > 0 and not self.is_full:
+            started = time.perf_counter()
+            ids = self.run(min(n_at_once, n), stop_ids)
+            n_at_once = max(1, int(BURST_SECONDS * len(ids) / (time.perf_counter() - started)))
+            n -= len(ids)
+            yield from ids
+            if ids[-1] in stop_ids:
+                return
 
     def stop_after(self, stop_ids: Iterable[int]) -> None:
         """Let calls that make several tokens end after one of these."""
