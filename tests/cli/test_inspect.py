@@ -70,7 +70,8 @@ def test_parameters_are_counted_from_the_shapes(capsys):
 
 def test_memory_follows_the_context(capsys):
     config, memory = (facts := facts_of(capsys, "stories", "--context", "100"))["config"], facts["memory"]
-    assert memory["kv_bytes"] == 100 * 2 * config["n_layers"] * config["n_kv_heads"] * config["head_size"] * 2  # float16: its weights are integers
+    n_bytes = 2  # float16, because its weights are integers
+    assert memory["kv_bytes"] == 100 * 2 * config["n_layers"] * config["n_kv_heads"] * config["head_size"] * n_bytes
     assert memory["bytes"] == memory["kv_bytes"] + memory["weight_bytes"]
 
 
