@@ -111,6 +111,18 @@ def test_an_adapter_is_written_opened_and_merged(base, chats, tmp_path, capsys):
     assert main(["report", str(out)]) == 0
 
 
+def test_chats_to_measure_on_may_be_given(base, chats, tmp_path, capsys):
+    held = toy_chats.write_records(
+        tmp_path / "held.jsonl", [{"prompt": f"Who is {i}?", "completion": "Tom."} for i in range(3)]
+    )
+    arguments = ["finetune", str(base), str(chats), "--validation", str(held), "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main([*arguments, *SMALL]) == 0
+    assert re.search(r"24 examples to learn \(.*, 3 examples to measure on \(", capsys.readouterr().err)
+    assert main([*arguments[:4], str(tmp_path / "absent.jsonl"), *arguments[5:], *SMALL]) == 1
+    assert "absent.jsonl" in (told := capsys.readouterr().err)
+    assert told.count("\n") == 1
+
+
 def test_a_dry_run_shows_the_plan_and_trains_nothing(base, chats, tmp_path, capsys):
     assert main(["finetune", str(base), str(chats), "--out", str(tmp_path / "out"), "--dry-run", *SMALL]) == 0
     assert "12 updates of 4 x 64 tokens" in capsys.readouterr().err

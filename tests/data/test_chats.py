@@ -9,7 +9,7 @@ import pytest
 
 from llamita.data.chat_options import ChatOptions
 from llamita.data.chats import prepare_chats, refusal_of_system, summary
-from llamita.data.examples import Examples, open_chats
+from llamita.data.examples import ChatData, Examples, open_chats
 from llamita.data.progress import Progress
 from llamita.errors import DataError, SettingError
 from llamita.formats import read_tokenizer
@@ -71,6 +71,30 @@ def prepare(tmp_path: Path, tokenizer: Tokenizer) -> Callable:
         return open_chats(folder), told.lines
 
     return run
+
+
+def test_chats_to_measure_on_may_be_given(tmp_path: Path, tokenizer: Tokenizer):
+    learned, held = [record(i) for i in range(12)], [record(i) for i in (3, 20, 21)]
+    paths = [write(tmp_path / name, records) for name, records in (("learn.jsonl", learned), ("held.jsonl", held))]
+    template, told = open_template("chatml", tokenizer), Told()
+
+    def make(out: str, sources: Sequence[Path], validation: Sequence[Path]) -> ChatData:
+        folder = tmp_path / out
+        return open_chats(prepare_chats(sources, template, tokenizer, folder, ChatOptions(), told, validation))
+
+    data = make("out", paths[:1], paths[1:])
+    assert sorted(answers(data.validation, tokenizer)) == sorted(f"She has {i}.<|im_end|>" for i in (3, 20, 21))
+    assert sorted(answers(data.train, tokenizer)) == sorted(f"She has {i}.<|im_end|>" for i in range(12) if i != 3)
+    assert told.lines[-1] == "left out: 1 duplicate"  # not to be learned, as it is measured on
+    assert make("out", paths[:1], paths[1:]).fingerprint == data.fingerprint
+    assert told.lines[-1].endswith("prepared already")
+    with pytest.raises(DataError, match="found examples of other chats"):
+        make("out", paths[:1], [])
+    with pytest.raises(DataError, match="found all of those to learn among those that validate"):
+        make("same", paths[1:], paths[1:])
+    empty = write(tmp_path / "empty.jsonl", [])
+    with pytest.raises(DataError, match=r"empty\.jsonl: found no chats"):
+        make("none", paths[:1], [empty])
 
 
 def answers(examples: Examples, tokenizer: Tokenizer) -> list[str]:

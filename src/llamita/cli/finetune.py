@@ -33,6 +33,7 @@ KINDS = {None: "", True: "pairs", False: "chats"}
 @click.command("finetune", context_settings={"show_default": True})
 @click.argument("model", default="")
 @click.argument("chats", nargs=-1)
+@click.option("--validation", metavar="PATH", multiple=True, help="Chats to measure on; else some of CHATS. May be repeated.")
 @click.option("--out", metavar="FOLDER", required=True, help="The run's folder, and at the end the model's or the adapter's.")
 @click.option("--resume", is_flag=True, help="Go on where the run in the folder was; begin where there is none.")
 @click.option("--dry-run", is_flag=True, help="Render the chats, show the plan, and train nothing.")
@@ -97,6 +98,7 @@ def wish_of(model: str, chats: tuple[str, ...], flags: dict[str, Any]) -> "Finet
         model=find_model(model) if model else None,
         model_name=model,
         chats=chats,
+        validation=flags["validation"],
         resume=flags["resume"],
         template=template_source(flags["template"]),
         tokenizer=flags["tokenizer"],

@@ -57,19 +57,21 @@ def prepare_chats(
     out: str | os.PathLike[str],
     options: ChatOptions,
     progress: Progress | None = None,
+    validation: Sequence[str | os.PathLike[str]] = (),
 ) -> Path:
     """Render the chats of files, folders and data sets into a folder of examples, and return it.
 
-    The folder gets the tokenizer and the template as well. One that is finished and was made from the same files, in the same
-    way, is left as it is. Raises DataError for a folder that holds something else, for chats that cannot be read or rendered
-    where options.on_bad is stop, for a template that cannot write a system message, and where nothing to learn is left.
+    validation: the same of chats to measure on; without any, a share of the others is. The folder gets the tokenizer and the
+    template as well. One that is finished and was made from the same files, in the same way, is left as it is. Raises
+    DataError for a folder that holds something else, for chats that cannot be read or rendered where options.on_bad is stop,
+    for a template that cannot write a system message, and where nothing to learn is left.
 
     >>> open_chats(prepare_chats(["a.jsonl"], template, tokenizer, "chats", ChatOptions())).train.n_tokens  # doctest: +SKIP
     """
     progress, folder = progress or Progress(), Path(out)
-    found = find_chat_files(sources)
+    found, held = find_chat_files(sources), find_chat_files(validation) if validation else []
     files = huggingface_files(tokenizer, options.validate().context, jinja_of(template))
-    recipe = _recipe(found, template, files, options)
+    recipe = _recipe(found, held, template, files, options)
     if _is_finished(folder, recipe):
         progress.say(f"{folder}: prepared already")
         return folder
@@ -78,8 +80,13 @@ def prepare_chats(
     _make(parts)
     facts = _Facts()
     with Spool(parts, token_dtype(tokenizer.vocab_size), _bytes_of_ids(tokenizer)) as spool:
-        _render(found, _Renderer(template, options), spool, facts, progress)
-        divided = spool.divide(options.validation_share)
+        renderer, n_held = _Renderer(template, options), 0
+        if held:
+            _render(held, renderer, spool, facts, progress)
+            n_held = len(spool)
+        _render(found, renderer, spool, facts, progress)
+        divided = spool.divide(options.validation_share, n_held)
+    _tell(facts, progress)
     if divided.split_lots:
         progress.say("validation: too few different first questions to keep any apart; the same stand on both sides")
     for name, content in files.items():
@@ -226,6 +233,7 @@ def _render(sources: Sequence[Source], renderer: "_Renderer", spool: Spool, fact
             progress.say(f"{source.name}: {line}")
         facts.shapes[source.name] = line
 
+    n_left_out, n_read, n_kept = facts.left_out.total(), facts.n_read, len(spool)
     done_bytes, total_bytes = 0, sum(source.n_text_bytes for source in sources)
     for read in read_chat_files(sources, options, on_bad, note):
         facts.n_read += 1
@@ -238,12 +246,11 @@ def _render(sources: Sequence[Source], renderer: "_Renderer", spool: Spool, fact
         done_bytes += sum(chat.n_characters for chat in read.chats)
         progress.update(min(done_bytes, total_bytes), total_bytes)
     progress.update(total_bytes, total_bytes)
-    if not facts.n_read and not facts.left_out:
+    if facts.n_read == n_read and facts.left_out.total() == n_left_out:
         raise DataError(one_line(f"{', '.join(source.name for source in sources[:3])}: found no chats, expected some"))
-    if not len(spool):
+    if len(spool) == n_kept:
         reasons = ", ".join(f"{n} {reason}" for reason, n in facts.left_out.items())
         raise DataError(one_line(f"chats: found none to learn from ({reasons}), expected some; the first: {facts.first_bad}"))
-    _tell(facts, progress)
 
 
 def _tell(facts: _Facts, progress: Progress) -> None:
@@ -265,7 +272,9 @@ def _bytes_of_ids(tokenizer: Tokenizer) -> np.ndarray:
     return np.array([len(tokenizer.piece_bytes(token_id)) for token_id in range(tokenizer.vocab_size)])
 
 
-def _recipe(sources: Sequence[Source], template: ChatTemplate, files: dict[str, bytes], options: ChatOptions) -> dict:
+def _recipe(
+    sources: Sequence[Source], held: Sequence[Source], template: ChatTemplate, files: dict[str, bytes], options: ChatOptions
+) -> dict:
     """Everything that the content of the folder follows from, as JSON has it."""
     tokenizer = sha256(b"".join(name.encode() + content for name, content in sorted(files.items()))).hexdigest()
     return {
@@ -273,6 +282,7 @@ def _recipe(sources: Sequence[Source], template: ChatTemplate, files: dict[str, 
         "template": template.source,
         "options": asdict(options),
         "sources": [asdict(source) for source in sources],
+        "validation": [asdict(source) for source in held],
     }
 
 

@@ -65,10 +65,11 @@ class Spool:
         self._n_examples_of_unit.append(len(unit))
         self._digests += digest.digest() + blake2b(lot.encode("utf-8"), digest_size=8).digest()
 
-    def divide(self, share: float) -> Divided:
+    def divide(self, share: float, n_given: int = 0) -> Divided:
         """Write the files of both sides; share: of the units that validate, at least one and not all.
 
-        Raises DataError for fewer than two different units.
+        n_given: so many units, the first, validate instead; what stands among them is not learned. Raises DataError for fewer
+        than two different units, and where nothing would be left to learn.
         """
         self._tokens.flush()
         self._counted.flush()
@@ -76,7 +77,9 @@ class Spool:
         kept = np.sort(np.unique(digests[:, 0], return_index=True)[1])
         if len(kept) < 2:
             raise DataError(f"chats: found {len(kept)} different ones, expected at least 2: one to learn, one to measure on")
-        validates, split_lots = draw(digests[kept], share)
+        validates, split_lots = (kept < n_given, False) if n_given else draw(digests[kept], share)
+        if validates.all():
+            raise DataError("chats: found all of those to learn among those that validate, expected others")
         sides = {side: self._write(side, kept[validates == (side == "validation")]) for side in SIDES}
         return Divided(sides, len(digests) - len(kept), split_lots)
 

@@ -67,6 +67,7 @@ class FinetuneWish:
     model_name: str = ""  # as the user wrote it
     chats: tuple[str, ...] = ()
     resume: bool = False
+    validation: tuple[str, ...] = ()  # chats to measure on; without any, a share of the others is
     template: str = ""  # a name or a source of Jinja; "" for the model's own
     tokenizer: str | None = None
     kind: str = ""  # chats, or pairs to learn preferences from; "" looks into the files
@@ -123,6 +124,7 @@ def set_up(wish: FinetuneWish, world: World, company: FinetuneCompany) -> None:
         "new_tokens": base.n_new,
         "parameters_trained": plan.n_trained,
         "chats": list(wish.chats),
+        "validation": list(wish.validation),
         "data": str(data.folder.resolve()),
         "fingerprint": data.fingerprint,
         "examples": {side: getattr(data, side).n_examples for side in SIDES},
@@ -151,8 +153,9 @@ def prepare_run(wish: FinetuneWish, world: World, company: FinetuneCompany) -> t
         raise SettingError(f"context: found {wish.context}, expected at most {context}, which {wish.model_name} sees at once")
     kind = wish.kind or kind_of(find_chat_files(wish.chats), wish.options)
     options = replace(wish.options, kind=kind, context=wish.context or context)
-    shutil.rmtree(wish.out / DATA, ignore_errors=True)  # of a run that did not get as far as its first step
-    data = open_chats(prepare_chats(wish.chats, base.template, base.tokenizer, wish.out / DATA, options, company))
+    folder = wish.out / DATA
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get as far as its first step
+    data = open_chats(prepare_chats(wish.chats, base.template, base.tokenizer, folder, options, company, wish.validation))
     company.prepared(data, base)
     objective, per_unit = ("preferences", PER_PAIR) if kind == "pairs" else ("answers", 1)
     facts = ChatFacts(unit_lengths(data.train, per_unit), data.validation.n_tokens, objective)
@@ -192,11 +195,12 @@ def _changes(wish: FinetuneWish, facts: dict[str, Any], recipe: Recipe) -> Itera
     model = read_model(wish.model or facts["model"], wish.tokenizer or facts["tokenizer"])
     yield "model (sha256)", facts["model_sha256"][:12], digest_of(model)[:12]
     manifest = read_chat_manifest(Path(facts["data"]))
-    if wish.chats:
-        then = {source["name"]: source["n_bytes"] for source in manifest.recipe["sources"]}
-        now = {source.name: source.n_bytes for source in find_chat_files(wish.chats)}
-        for name in sorted({name for name, _ in then.items() ^ now.items()})[:MOST_NAMED]:
-            yield f"bytes of {name}", then.get(name, "absent"), now.get(name, "absent")
+    for key, names in (("sources", wish.chats), ("validation", wish.validation)):
+        if names:
+            then = {source["name"]: source["n_bytes"] for source in manifest.recipe.get(key, [])}
+            now = {source.name: source.n_bytes for source in find_chat_files(names)}
+            for name in sorted({name for name, _ in then.items() ^ now.items()})[:MOST_NAMED]:
+                yield f"bytes of {name}", then.get(name, "absent"), now.get(name, "absent")
     if wish.template:
         yield "template", facts["template"], wish.template
     known = manifest.recipe["options"]
