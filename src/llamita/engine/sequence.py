@@ -95,32 +95,30 @@ class Sequence:
     def run(self, n: int, stop_ids: Iterable[int] = ()) -> list[int]:
         """`next` up to n times, in compiled code; ends after a stop id or where the context does."""
         self.stop_after(stop_ids)
-        stop, ids = self._stop_ids, []
-        n_steps = 1
-        while len(ids) < n and not self.is_full:
-            n_steps = min(n_steps, n - len(ids), self._engine.context - self.position + 1)
-            started = time.perf_counter()
-            made = self._engine.run_steps(self, n_steps)
+        ids = []
+        for made in self._bursts(n, PATIENCE_SECONDS):
             ids += made
-            if len(stop) and ids[-1] in stop:
-                break
-            seconds = (time.perf_counter() - started) / len(made)
-            n_steps = max(1, int(PATIENCE_SECONDS / max(seconds, 1e-6)))
         return ids
 
     def stream(self, n: int, stop_ids: Iterable[int] = ()) -> Iterator[int]:
-        """Yield up to n ids that follow, the stop id included.
+        """The same, one id after the other.
 
         A call of the engine costs a share of a fast model's token, so each asks for as many as a burst takes.
         """
-        stop_ids, n_at_once = list(stop_ids), 1
+        self.stop_after(stop_ids)
+        for made in self._bursts(n, BURST_SECONDS):
+            yield from made
+
+    def _bursts(self, n: int, seconds: float) -> Iterator[list[int]]:
+        """Up to n ids, as many at once as take so long."""
+        stop, n_steps = set(self._stop_ids.tolist()), 1
         while n > 0 and not self.is_full:
             started = time.perf_counter()
-            ids = self.run(min(n_at_once, n), stop_ids)
-            n_at_once = max(1, int(BURST_SECONDS * len(ids) / (time.perf_counter() - started)))
+            ids = self._engine.run_steps(self, min(n_steps, n, self._engine.context - self.position + 1))
+            n_steps = max(1, int(seconds * len(ids) / max(time.perf_counter() - started, 1e-6)))
             n -= len(ids)
-            yield from ids
-            if ids[-1] in stop_ids:
+            yield ids
+            if ids[-1] in stop:
                 return
 
     def stop_after(self, stop_ids: Iterable[int]) -> None:
