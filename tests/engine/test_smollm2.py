@@ -38,7 +38,7 @@ def test_int8_activations_cost_little_and_never_turn_a_clear_choice(n_characters
             targets, rows = np.array(window[1:]), np.arange(len(window) - 1)
             ours, theirs = (log_softmax(engine.logits(window[:-1])) for engine in (quantized, exact))
             losses -= [found[rows, targets].sum() for found in (ours, theirs)]
-            best = np.sort(theirs, axis=1)
+            best = np.partition(theirs, -2, axis=1)
             is_clear = best[:, -1] - best[:, -2] > 0.5
             assert not np.any(is_clear & (ours.argmax(1) != theirs.argmax(1)))
     assert abs(losses[0] - losses[1]) / (len(ids) - 1) < 0.02
