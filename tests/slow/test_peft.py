@@ -97,7 +97,9 @@ def test_peft_reads_our_rows_of_tokens(tmp_path, name):
     their.resize_token_embeddings(42)
     ids = [*IDS, 40, 41, 3, 2]
     expected = their_logits(peft.PeftModel.from_pretrained(their, tmp_path / "adapter"), ids)
-    np.testing.assert_allclose(our_logits(read_model(base, adapter=tmp_path / "adapter"), ids), expected, atol=1e-4)
+    ours = our_logits(read_model(base, adapter=tmp_path / "adapter"), ids)
+    rounding = 1e-5 * np.abs(expected).max()  # logits of up to 23, and two orders of sums: PEFT adds what we merge
+    np.testing.assert_allclose(ours, expected, atol=rounding)
 
 
 def test_what_we_merge_is_what_peft_merges(tmp_path):
