@@ -1,10 +1,17 @@
 """Structured output: valid or refused, never something else."""
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from web import Web, talk
+
+from llamita.model import Model
+from llamita.serve.requests import SchemaFormat
+from llamita.serve.structure import Grammar, Names, Spellings, Structures
+from llamita.tokenizer import Tokenizer
 
 NAMES = {"enum": ["Tom", "Lily"]}
 SCHEMAS: list[dict[str, Any]] = [
@@ -27,6 +34,27 @@ SCHEMAS: list[dict[str, Any]] = [
 def wish(schema: dict[str, Any]) -> dict[str, Any]:
     """response_format for a schema."""
     return {"type": "json_schema", "json_schema": {"name": "thing", "schema": schema, "strict": True}}
+
+
+@pytest.fixture
+def grammar_of(toy_model: Model) -> Callable[[dict[str, Any]], Grammar]:
+    tokenizer = cast(Tokenizer, toy_model.tokenizer)
+    structures = Structures(tokenizer, frozenset({tokenizer.eos_id}))
+    return lambda schema: structures.maker(SchemaFormat.model_validate(wish(schema)))()
+
+
+def follow(grammar: Grammar, tokenizer: Tokenizer, text: str) -> bool:
+    """Whether a grammar allows a text, in the longest pieces that it allows."""
+    pieces, left = [tokenizer.piece_bytes(i) for i in range(tokenizer.vocab_size)], text.encode()
+    while left:
+        mask = grammar.mask()
+        fitting = [i for i, piece in enumerate(pieces) if piece and left.startswith(piece) and mask[i // 32] >> (i % 32) & 1]
+        if not fitting:
+            return False
+        longest = max(fitting, key=lambda i: len(pieces[i]))
+        grammar.accept(longest)
+        left = left[len(pieces[longest]) :]
+    return True
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=str)
@@ -86,6 +114,42 @@ def test_a_schema_cannot_loosen_itself(web: Web):
     loose = {"x-guidance": {"lenient": True, "whitespace_flexible": True}, "type": "string", "not": {"const": "x"}}
     answer = web.post("/v1/chat/completions", {"messages": talk("Hello"), "response_format": wish(loose)})
     assert answer.error["code"] == "unsupported_schema"
+
+
+def test_a_name_cannot_come_twice_in_two_spellings(grammar_of: Callable[[dict[str, Any]], Grammar], toy_model: Model):
+    tokenizer = cast(Tokenizer, toy_model.tokenizer)
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    for text in ('{"a": 1, "b": "\\u0001", "c": {"d": "x/y"}}', '{"a": 1, "\\"b\\n": ["\\u0001", {}]}'):
+        assert follow(grammar_of(schema), tokenizer, text), text
+    for text in ('{"a": 1, "\\u0061": "x"}', '{"a": 1, "c": {"d": 1, "\\u0064": 2}}', '{"a": 1, "c": [{"\\/": 2}]}'):
+        assert not follow(grammar_of(schema), tokenizer, text), text
+
+
+def test_a_token_may_spell_a_name_as_little_as_several_may():
+    spellings, names = Spellings([b'"', b'{"', b'a": "', b"b\\u", b"\\", b"u", b'\\u0", "', b'\\u0", "\\/', b"/"]), Names()
+
+    def allowed() -> set[int]:
+        bits = spellings.without(np.full(1, (1 << 9) - 1, np.uint32), names)
+        return {i for i in range(9) if bits[0] >> i & 1}
+
+    assert allowed() == set(range(9))  # outside of texts the grammar decides
+    assert names.feed(b'{"')
+    assert allowed() == {0, 1, 2, 4, 5, 8}
+    assert names.feed(b"\\")
+    assert allowed() == {0, 1, 2, 4, 6}  # a second backslash makes it one
+    assert names.feed(b'\\a": "')
+    assert allowed() == set(range(9)) - {7}
+
+
+@pytest.mark.parametrize("least", [2, 3])
+def test_more_names_than_are_required_are_refused(web: Web, least: int):
+    body = {"messages": talk("Hello"), "seed": 1}
+    open_names = {"type": "object", "minProperties": least, "additionalProperties": {"type": "integer"}, "required": ["a"]}
+    for schema in (open_names, {"type": "array", "items": open_names, "maxItems": 1}):
+        assert web.post("/v1/chat/completions", body | {"response_format": wish(schema)}).error["code"] == "unsupported_schema"
+    one = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": {"type": "boolean"}}
+    answer = web.post("/v1/chat/completions", body | {"response_format": wish(one), "temperature": 0})
+    assert answer.status == 200
 
 
 def test_plain_text_is_no_form(web: Web):

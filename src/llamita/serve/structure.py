@@ -5,7 +5,7 @@ not (finish_reason "length", or an error). Knows no model, only its vocabulary.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,75 @@ class StructureError(Exception):
     """A schema turned out too hard to follow in the middle of an answer."""
 
 
+class Names:
+    """Follows JSON and knows when an object's name would be spelled in another way than JSON needs, with \\u or \\/.
+
+    llguidance compares names as they are spelled: behind "a" it would let a second one through as "\\u0061", of any type.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[int] = []
+        self._expects_name = self._in_text = self._in_name = self._escapes = False
+
+    @property
+    def escapes(self) -> bool:
+        """Whether a backslash in a name was the last."""
+        return self._escapes and self._in_name
+
+    def allows(self, text: bytes) -> bool:
+        """Whether it can go on so."""
+        ahead = Names()
+        ahead.__dict__.update(self.__dict__, _open=self._open.copy())
+        return ahead.feed(text)
+
+    def feed(self, text: bytes) -> bool:
+        """Go on; False for a name with such a spelling."""
+        for byte in text:
+            if self._in_text:
+                if self.escapes and byte in b"u/":
+                    return False
+                if byte == ord('"') and not self._escapes:
+                    self._in_text = False
+                self._escapes = byte == ord("\\") and not self._escapes
+            elif byte == ord('"'):
+                self._in_text, self._in_name = True, self._expects_name
+            elif byte in b"{[":
+                self._open.append(byte)
+                self._expects_name = byte == ord("{")
+            elif byte in b"}]":
+                self._open.pop()
+                self._expects_name = False
+            elif byte == ord(","):
+                self._expects_name = self._open[-1] == ord("{")
+            elif byte == ord(":"):
+                self._expects_name = False
+        return True
+
+
+class Spellings:
+    """The tokens of a vocabulary that could spell a name in another way: some within, some behind a backslash."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self.pieces = pieces
+        self.within = [i for i, piece in enumerate(pieces) if b"\\u" in piece or b"\\/" in piece]
+        behind = np.zeros(-(-len(pieces) // 32) * 32, bool)
+        behind[: len(pieces)] = [piece[:1] in (b"u", b"/") for piece in pieces]
+        self.behind = np.packbits(behind, bitorder="little").view(np.uint32)
+
+    def without(self, bits: np.ndarray, names: Names) -> np.ndarray:
+        """The tokens of a mask behind which `names` can go on."""
+        bits = bits & ~self.behind if names.escapes else bits.copy()
+        for i in self.within:
+            if bits[i // 32] >> (i % 32) & 1 and not names.allows(self.pieces[i]):
+                bits[i // 32] &= ~np.uint32(1 << i % 32)
+        return bits
+
+
 class Grammar:
     """Which tokens may come next, for one answer: a TokenConstraint. error: why it gave up, "" while it has not."""
 
-    def __init__(self, matcher: "LLMatcher", vocab_size: int) -> None:
-        self._matcher, self._n_words = matcher, -(-vocab_size // 32)
+    def __init__(self, matcher: "LLMatcher", spellings: Spellings) -> None:
+        self._matcher, self._spellings, self._names = matcher, spellings, Names()
         self.error = ""
 
     @property
@@ -51,19 +115,26 @@ class Grammar:
 
     def mask(self) -> np.ndarray:
         """The tokens that may come next, as bits; see TokenConstraint."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)[: self._n_words]
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)[: len(self._spellings.behind)]
         self._check()
+        bits = self._spellings.without(bits, self._names)
+        if not bits.any():
+            self._give_up("a name needs a spelling that the schema cannot see")
         return bits
 
     def accept(self, token_id: int) -> None:
         """Go on behind a token."""
         self._matcher.consume_token(token_id)
         self._check()
+        self._names.feed(self._spellings.pieces[token_id])
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            self.error = self._matcher.get_error().partition("\n")[0]
-            raise StructureError(self.error)
+            self._give_up(self._matcher.get_error().partition("\n")[0])
+
+    def _give_up(self, reason: str) -> None:
+        self.error = reason
+        raise StructureError(reason)
 
 
 class Structures:
@@ -79,6 +150,9 @@ class Structures:
         except ModuleNotFoundError:
             raise bad_request(f"{PARAM}: needs llguidance on the server: pip install llguidance.", PARAM) from None
         schema = schema_of(wish)
+        if too_few_names(json.loads(schema)):
+            reason = "minProperties is more than the names that are required, and others could be the same one twice"
+            raise bad_request(f"{PARAM}: the schema cannot be held: {reason}.", PARAM, "unsupported_schema")
         grammar = LLMatcher.grammar_from_json_schema(schema, overrides=OPTIONS)  # pyright: ignore[reportArgumentType]
         limits = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
         is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._vocabulary, limits=limits)
@@ -88,7 +162,11 @@ class Structures:
         first = LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits)
         if first.is_error():
             raise bad_request(f"{PARAM}: the schema is too large to be held.", PARAM, "unsupported_schema")
-        return lambda: Grammar(first.deep_copy(), self._tokenizer.vocab_size)
+        return lambda: Grammar(first.deep_copy(), self._spellings)
+
+    @cached_property
+    def _spellings(self) -> Spellings:
+        return Spellings([self._tokenizer.piece_bytes(i) for i in range(self._tokenizer.vocab_size)])
 
     @cached_property
     def _vocabulary(self) -> "LLTokenizer":
@@ -108,6 +186,19 @@ def schema_of(wish: PlainFormat | SchemaFormat) -> str:
     if len(text) > MAX_SCHEMA_BYTES:
         raise bad_request(f"{PARAM}: the schema is longer than {MAX_SCHEMA_BYTES} bytes.", PARAM)
     return text
+
+
+def too_few_names(schema: object) -> bool:
+    """Whether some minProperties asks for more names than are required: another may come twice, which counts once."""
+    if isinstance(schema, list):
+        return any(map(too_few_names, schema))
+    if not isinstance(schema, dict):
+        return False
+    least, required = schema.get("minProperties"), schema.get("required")
+    n_required = len(set(map(str, required))) if isinstance(required, list) else 0
+    if isinstance(least, int | float) and least > max(n_required, 1):
+        return True
+    return any(map(too_few_names, schema.values()))
 
 
 def depth_of(value: object) -> int:
