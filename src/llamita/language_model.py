@@ -4,6 +4,7 @@ It knows neither files (formats/ reads them) nor how numbers are computed (engin
 built on it.
 """
 
+import os
 import secrets
 import weakref
 from collections.abc import Collection, Iterator, Mapping
@@ -267,6 +268,8 @@ def find_model(path: str | PathLike[str]) -> Path:
 
     A name in PACKAGED is the model in that package, where no file is called so. Raises SettingError where it is not installed.
     """
+    if not os.fspath(path):
+        raise SettingError("model: found an empty name, expected a file, a folder or a bundled name")
     bundled = BUNDLED / path
     is_name = isinstance(path, str) and path == bundled.name
     if is_name and bundled.is_dir():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from llamita import fidelity
+from llamita.bench.subject import made_up_tokenizer
 from llamita.cli import export, main
 from llamita.formats import read_model, read_tokenizer, write_model, writing
 from llamita.formats.target import write_tokenizer_beside
@@ -217,6 +218,12 @@ def test_another_tokenizer_beside_the_file_is_a_complaint(capsys, tmp_path, sour
     )
     line = refused(capsys, source, str(tmp_path / "out.bin"), "--verify")
     assert line.endswith("out.bin: tokenizer: found other ids for this text, expected those of the source")
+
+
+def test_a_tokenizer_of_another_size_beside_the_file_is_a_complaint(capsys, tmp_path):
+    (tmp_path / "tokenizer.bin").write_bytes(serialize_tokenizer_bin(made_up_tokenizer(512)))
+    assert main(["export", "stories", str(tmp_path / "m.bin"), "--verify"]) == 1
+    assert "tokenizer: found another model's beside it" in capsys.readouterr().err
 
 
 def test_without_a_tokenizer_nothing_can_be_verified(capsys, tmp_path, tiny_config):

@@ -1,6 +1,7 @@
 """Sequences: limits of the context, stop ids, coins, slots, and what a wrong call says."""
 
 import gc
+import math
 import threading
 import time
 
@@ -160,3 +161,20 @@ def test_read_bandwidth_is_measured_over_the_weights_of_a_token(dtype):
     with Engine(make_model(CASES[2], dtype), n_threads=2) as engine:
         assert sum(size for _, size in engine.weights.regions()) == engine.weights.n_token_bytes
         assert engine.read_bandwidth() > 1e6
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_closed_engine_says_so(n_threads: int):
+    engine = Engine(make_model(CASES[0], "f32"), n_threads=n_threads)
+    sequence = engine.sequence(Sampling(temperature=0))
+    sequence.append([1])
+    engine.close()
+    with pytest.raises(SettingError, match="the model: found it closed"):
+        sequence.next()
+
+
+@pytest.mark.parametrize("bias", [math.inf, math.nan, 1e38, -1e7])
+def test_a_bias_is_a_number_that_logits_can_bear(bias: float):
+    with pytest.raises(SettingError, match=r"logit_bias: found .* for id 3"):
+        Sampling(logit_bias={3: bias}).validate()
+    assert Sampling(logit_bias={3: -math.inf, 4: -100.0}).validate()

@@ -71,6 +71,17 @@ def test_without_a_folder_the_model_is_converted_in_memory(path: Path, monkeypat
     assert read_model(path, dtype="q8_0").tensors["head"].dtype == "q8_0"
 
 
+@pytest.mark.parametrize("folder", [None, Path("/dev/null/none")])
+def test_rows_that_32_does_not_divide_become_f16_in_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder):
+    monkeypatch.setattr("llamita.formats.quantized_copy.cache_folder", lambda: folder)
+    model = random_model(ModelConfig(64, 1, 2, 2, 172, 64, 32))
+    write_model(model, tmp_path / "m.bin", "llama2c-v1")
+    made = quantized(model, "q8_0", [tmp_path / "m.bin"])
+    dtypes = {name.rpartition(".")[2]: tensor.dtype for name, tensor in made.tensors.items() if len(tensor.shape) == 2}
+    assert dtypes["up"] == "q8_0"
+    assert dtypes["down"] == "f16"
+
+
 def test_a_model_of_the_dtype_stays_as_it_is(path: Path, cache: Path):
     model = random_model(CONFIG, "q8_0", 32)
     assert quantized(model, "q8_0", [path]) is model

@@ -1,6 +1,7 @@
 """`llamita bench`: flags in, tables out. What is measured, and how, is in llamita/bench/."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ def command(
     peers = find_peers(against)
     pairs = chosen(models, dtypes)
     done = report(protocol, peers, [])
-    write_json(json_path, done)  # a path that cannot be written shall not show after minutes
+    check_json(json_path)
     click.echo(f"{done['machine']['cpu']}, {protocol.n_threads} threads")
     for model, dtype in pairs:
         measured = measure(model, dtype, protocol, peers)
@@ -92,10 +93,26 @@ def chosen(models: tuple[str, ...], dtypes: tuple[str, ...]) -> list[tuple[str |
     return pairs
 
 
+def check_json(path: Path | None) -> None:
+    """Raise ModelFileError for a path that cannot be written: that shall not show after minutes."""
+    from llamita.errors import ModelFileError
+    from llamita.files import check_room
+
+    if path:
+        check_room(path, 1 << 20)
+        if path.exists() and not path.is_file():
+            raise ModelFileError(path, "file", "no regular file", "a file to replace, or a new name")
+        if not os.access(path.parent, os.W_OK):
+            raise ModelFileError(path, "file", "a folder where you may not write", "another one")
+
+
 def write_json(path: Path | None, done: dict) -> None:
     """Write all that was found so far, where it is wanted."""
+    from llamita.files import atomic_file
+
     if path:
-        path.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+        with atomic_file(path) as file:
+            file.write(f"{json.dumps(done, indent=1)}\n".encode())
 
 
 def measure(model: str | Path, dtype: str, protocol: "Protocol", peers: list) -> dict:

@@ -175,9 +175,16 @@ def compare(model: "Model", path: Path, text: str) -> dict:
         found = measure(model, written, windows, progress)
     kind = coarsest_change(model, written)
     complaints = beyond(found, BOUNDS[kind])
+    if written.tokenizer is None and is_another(path):
+        complaints.append("tokenizer: found another model's beside it, expected that of the source")
     if written.tokenizer is not None and cast("Tokenizer", written.tokenizer).encode(text) != ids:
         complaints.append("tokenizer: found other ids for this text, expected those of the source")
     return found.to_dict() | {"bounds": asdict(BOUNDS[kind]) | {"dtype": kind}, "complaints": complaints}
+
+
+def is_another(path: Path) -> bool:
+    """Whether a tokenizer lies beside a file that found none which fits it."""
+    return path.is_file() and (path.parent / "tokenizer.bin").exists()
 
 
 def as_object(facts: dict) -> str:

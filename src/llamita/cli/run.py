@@ -38,12 +38,15 @@ def command(model: str, prompt: str | None, tokens: int, mode: str, system: str 
         raise click.UsageError("--samples: found it beside -m chat, expected one or the other")
     from llamita.cli.story import tell, tell_many
     from llamita.cli.talk import talk
-    from llamita.language_model import load
+    from llamita.formats import read_model
+    from llamita.language_model import LanguageModel, find_model
 
     sampling = sampling_of(flags)
-    n_at_once = min(flags["samples"], 8)
-    opening = (flags["tokenizer"], flags["threads"], flags["context"], n_at_once, flags["dtype"], flags["adapter"])
-    with load(model, *opening) as opened:
+    found = read_model(find_model(model), flags["tokenizer"], flags["dtype"], flags["adapter"])
+    context = flags["context"]
+    if context is None and mode == "generate" and 0 < tokens < found.config.context:
+        context = tokens + 1  # no memory for what is not told; one more, so that what ends the story is -n
+    with LanguageModel(found, flags["threads"], context, min(flags["samples"], 8)) as opened:
         limit = opened.engine.context if tokens <= 0 else min(tokens, opened.engine.context)
         if mode == "chat":
             talk(opened, sampling, limit, as_text(prompt), as_text(system))

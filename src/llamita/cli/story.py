@@ -35,7 +35,7 @@ def tell_many(model: LanguageModel, prompt: str, limit: int, sampling: Sampling,
     begin = model.tokenizer.decode(ids[: limit + 1])
     room = room_after(model, ids, limit)
     start = time.perf_counter()
-    texts = model.continue_many(ids, n_samples, room, sampling, stop, ends_of(model))
+    texts = model.continue_many(ids, n_samples, room, sampling, stop, ends_of(model)) if room else [""] * n_samples
     for i, text in enumerate(texts):
         click.echo(f"--- seed {sampling.seed + i} ---\n{begin}{text}")
     click.echo(f"{n_samples} stories in {time.perf_counter() - start:.2f} s", err=True)

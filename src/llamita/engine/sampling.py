@@ -1,9 +1,12 @@
 """Sampling: how the next token is chosen, as the user says it. engine/sampler.py does it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llamita.errors import SettingError
+
+LARGEST_BIAS = 1e6
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Sampling:
     times as likely as the most likely (arXiv:2407.01082). repetition_penalty: divides the (positive) logits of the last
     repetition_window ids (arXiv:1909.05858). presence_penalty, frequency_penalty: taken from the logits of ids drawn since the
     prompt, the one once, the other as often as they were drawn (OpenAI's definition). logit_bias: id -> number added to its
-    logit. seed: the state of the xorshift64* generator, 64 bits, not 0; equal seeds draw equal tokens.
+    logit, -inf forbids it. seed: the state of the xorshift64* generator, 64 bits, not 0; equal seeds draw equal tokens.
     """
 
     temperature: float = 1.0
@@ -45,6 +48,9 @@ class Sampling:
         for name, (value, low, high) in ranges.items():
             if not low <= value <= high:  # NaN fails too
                 raise SettingError(f"{name}: found {value}, expected {low:g} to {high:g}")
+        for token_id, bias in self.logit_bias.items():
+            if not (-LARGEST_BIAS <= bias <= LARGEST_BIAS or bias == -math.inf):
+                raise SettingError(f"logit_bias: found {bias} for id {token_id}, expected -1e6 to 1e6, or -inf")
         if self.seed % (1 << 64) == 0:
             raise SettingError("seed: found 0, expected any other 64-bit number (xorshift never leaves 0)")
         return self

@@ -9,6 +9,7 @@ import numpy as np
 
 from llamita.engine.memory import address_of
 from llamita.engine.state import JOB_FORWARD, LONG_WAITS, ROWS_PER_THREAD
+from llamita.errors import SettingError
 from llamita.processor import available_cores, cpu_facts
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.64
@@ -41,6 +42,7 @@ class Team:
         self._address, self._owns_heads = address_of(state), int(state["owns_heads"][0])
         self._alone_until, self._together_since, self._pause = 0.0, 0.0, FIRST_PAUSE_SECONDS
         self._last_long_wait = 0.0
+        self._is_closed = False
         self.keep_alive: list[object] = []  # memory that the threads may touch
         self._inboxes = [queue.SimpleQueue() for _ in range(n_threads - 1)]
         self._threads = [
@@ -55,7 +57,9 @@ class Team:
             self._work(self._address, rank)
 
     def run(self) -> None:
-        """Do the job that the state describes; returns when it is done."""
+        """Do the job that the state describes; returns when it is done. Raises SettingError when the threads have ended."""
+        if self._is_closed:
+            raise SettingError("the model: found it closed, expected it open; load it again")
         if self._alone_until:
             if time.perf_counter() < self._alone_until:
                 self._work(self._address, 0)
@@ -90,6 +94,7 @@ class Team:
 
     def close(self) -> None:
         """End the threads; the memory may be freed afterwards."""
+        self._is_closed = True
         for inbox in self._inboxes:
             inbox.put(False)
         for thread in self._threads:

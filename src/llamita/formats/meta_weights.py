@@ -143,7 +143,8 @@ def _check_mlp_width(params: Params, width: int, found: int) -> None:
         multiplier = params.number("ffn_dim_multiplier", 1.0, below=1e3)
         said = -(-int(multiplier * int(8 * width / 3)) // multiple) * multiple
     if said != found:
-        raise ModelFileError(params.path, "width of the MLP", f"{found} rows of w1", f"{said} as the numbers say")
+        remedy = "is a consolidated.NN.pth missing?" if said % found == 0 else ""
+        raise ModelFileError(params.path, "width of the MLP", f"{found} rows of w1", f"{said} as the numbers say", remedy)
 
 
 def _rope_scaling(params: Params, tied: bool) -> RopeScaling | None:
