@@ -54,6 +54,12 @@ def test_steps_are_those_of_the_epochs():
     assert 3 * LENGTHS.sum() <= tokens <= 1.5 * 3 * LENGTHS.sum()
 
 
+def test_a_given_pause_between_measurements_brings_saves_along():
+    training = planned("15M", eval_every=17).recipe.training
+    assert (training.eval_every, training.save_every, training.sample_every) == (17, 17, 34)
+    assert planned("15M", eval_every=17, save_every=5).recipe.training.save_every == 5
+
+
 def test_a_row_that_holds_no_chat_is_refused():
     with pytest.raises(SettingError, match="row_tokens: found 64, expected at least the 100 of the longest chat"):
         planned("15M", row_tokens=64)

@@ -94,6 +94,17 @@ def test_what_is_given_stands():
     assert recipe.model.mlp_width == 256
 
 
+def test_a_given_pause_between_measurements_brings_saves_and_samples_along():
+    made = plan(Dial(params=50_000), None, LAPTOP, {"n_steps": 30, "eval_every": 10})
+    training = made.recipe.training
+    assert (training.eval_every, training.save_every, training.sample_every) == (10, 10, 20)
+    assert ("save every", "10", "with each measurement") in [(line.what, line.value, line.how) for line in made.lines]
+    both = plan(Dial(params=50_000), None, LAPTOP, {"n_steps": 30, "eval_every": 10, "save_every": 4}).recipe.training
+    assert (both.eval_every, both.save_every) == (10, 4)
+    saves = plan(Dial(params=50_000), None, LAPTOP, {"n_steps": 30, "save_every": 4}).recipe.training
+    assert (saves.eval_every, saves.save_every) == (1, 4)
+
+
 def test_a_given_number_of_heads_brings_their_size_along():
     model = plan(Dial(params=1_000_000), None, LAPTOP, {"n_heads": 4}).recipe.model
     assert (model.n_heads, model.n_kv_heads, model.head_size) == (4, 4, model.width // 4)

@@ -203,10 +203,11 @@ def _with_pauses(recipe: Recipe, chats: ChatFacts, machine: Machine, ledger: Led
     every = min(draft.n_steps, max(1, draft.n_steps // MEASUREMENTS, affordable))
     every = max(1, min(every, int(MOST_SECONDS_UNSAVED / _seconds_of_update(recipe, machine))))
     how = f"{MEASUREMENTS} times in a run at most, {EVAL_COST:.0%} of its time, every {MOST_SECONDS_UNSAVED / 60:.0f} minutes"
+    every = ledger.choose("eval_every", every, how)  # a given one brings the others along: each save measures too
     return replace(
         draft,
         eval_tokens=n_tokens,
-        eval_every=ledger.choose("eval_every", every, how),
+        eval_every=every,
         save_every=ledger.choose("save_every", every, "with each measurement"),
         sample_every=ledger.choose("sample_every", 2 * every, "with every other measurement"),
     )

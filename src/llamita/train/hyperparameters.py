@@ -144,10 +144,11 @@ def _with_pauses(draft: TrainConfig, config: ModelConfig, machine: Machine, ledg
     seconds_per_step = tokens_per_update * flops_per_token(config) / machine.flops_per_second / machine.n_devices
     every = max(1, int(min(1000, draft.n_steps // 20, MOST_SECONDS_UNSAVED / seconds_per_step)))
     how = f"twenty times in a run, every 1,000 steps and {MOST_SECONDS_UNSAVED / 60:.0f} minutes at least"
+    every = ledger.choose("eval_every", every, how)  # a given one brings the others along: each save measures too
     eval_tokens = min(max(int(EVAL_SHARE * every * tokens_per_update), 8192), 1 << 20)
     return replace(
         draft,
-        eval_every=ledger.choose("eval_every", every, how),
+        eval_every=every,
         eval_tokens=ledger.choose("eval_tokens", eval_tokens, f"{EVAL_SHARE:.0%} of the tokens between two measurements"),
         save_every=ledger.choose("save_every", every, "with each measurement"),
         sample_every=ledger.choose("sample_every", 2 * every, "with every other measurement"),
