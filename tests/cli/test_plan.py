@@ -47,6 +47,25 @@ def test_a_mistake_is_one_line(arguments: list[str], status: int, capsys):
     assert len(capsys.readouterr().err.splitlines()) == (1 if status == 1 else 4)
 
 
+@pytest.mark.parametrize("content", ["", " \n\n", "<|endoftext|>\n<|endoftext|>\n"])
+def test_a_file_without_text_is_refused(tmp_path: Path, content: str, capsys):
+    path = tmp_path / "empty.txt"
+    path.write_text(content)
+    assert main(["plan", "--no-measure", "--device", "cpu", "--data", str(path)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    expected = f"llamita: {path}: found no text, expected some to plan for; name a file or folder that holds some"
+    assert shown.err.splitlines() == [expected]
+
+
+def test_records_of_any_column_are_planned_for(tmp_path: Path):
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"chapter": "Once upon a time", "verse": "there was a cat"}\n' * 1000)
+    assert main(["plan", "--no-measure", "--device", "cpu", "--params", "20K", "--data", str(path)]) == 0
+    path.write_text("")
+    assert main(["plan", "--no-measure", "--device", "cpu", "--params", "20K", "--data", str(path)]) == 1
+
+
 TINY = [
     *("--params=20000", "--width=32", "--layers=1", "--heads=2", "--kv-heads=1", "--mlp-width=64", "--context=32", "--batch=8"),
     *("--accumulation=1", "--vocab-size=300", "--no-compile", "--no-measure", "--device=cpu"),

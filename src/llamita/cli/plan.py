@@ -17,6 +17,7 @@ from llamita.cli.recipe_options import recipe_options
 from llamita.cli.screen import print_table
 
 if TYPE_CHECKING:
+    from llamita.data.sources import Source
     from llamita.train.config import Recipe
     from llamita.train.machine import Machine
     from llamita.train.range_test import RangeTest
@@ -148,9 +149,10 @@ def without_infinities(test: "RangeTest") -> dict:
 
 
 def data_facts(name: str | None, dial: "Dial", machine: "Machine", overrides: dict) -> "DataFacts | None":
-    """What is known of the text: exactly of a prepared folder, by its bytes of anything else."""
+    """What is known of the text: exactly of a prepared folder, by its bytes of anything else; DataError for none."""
     from llamita.data.manifest import MANIFEST_NAME, read_manifest
     from llamita.data.sources import find_sources
+    from llamita.errors import DataError, one_line
     from llamita.train.sizing import DataFacts, choose_vocab_size, estimate_data
 
     if name is None:
@@ -158,5 +160,17 @@ def data_facts(name: str | None, dial: "Dial", machine: "Machine", overrides: di
     if (Path(name) / MANIFEST_NAME).exists():
         manifest = read_manifest(Path(name))
         return DataFacts(manifest.train.n_tokens, manifest.train.n_bytes, manifest.vocab_size)
-    n_bytes = sum(source.n_text_bytes for source in find_sources([name]))
+    sources = find_sources([name])
+    if not any(map(may_hold_text, sources)):
+        raise DataError(one_line(f"{name}: found no text, expected some to plan for; name a file or folder that holds some"))
+    n_bytes = sum(source.n_text_bytes for source in sources)
     return estimate_data(n_bytes, overrides.get("vocab_size") or choose_vocab_size(n_bytes, dial, machine))
+
+
+def may_hold_text(source: "Source") -> bool:
+    """Whether there is anything in a file; of records, whose column of text is not known here, by their bytes."""
+    from llamita.data.sources import documents
+
+    if source.kind == "text":
+        return next(documents([source]), None) is not None
+    return source.kind == "dataset" or source.n_bytes > 0
