@@ -76,6 +76,19 @@ def test_a_preset_is_the_published_recipe(name: str):
         assert getattr(training, setting) == getattr(published, setting)
 
 
+def test_a_table_shows_rate_schedule_and_dropout_of_a_preset_too():
+    def shown(dial: Dial, **given: object) -> dict[str, tuple[str, str]]:
+        return {line.what: (line.value, line.how) for line in plan(dial, None, LAPTOP, given).lines}
+
+    preset, ours = shown(Dial(preset="110M")), shown(Dial(params=110_000_000))
+    assert preset["learning rate"] == ("0.0004", "as published")
+    assert preset["schedule"] == ("cosine", "as published")
+    assert preset["dropout"] == ("0.1", "as published")
+    assert set(preset) >= set(ours) - {"size"}
+    assert shown(Dial(preset="110M"), learning_rate=1e-3)["learning rate"] == ("0.001", "given")
+    assert ours["schedule"][0] == "wsd"
+
+
 def test_a_preset_with_hours_has_fewer_steps_of_the_same_size():
     made = plan(Dial(preset="110M", hours=2), DataFacts(10**9, 4 * 10**9, 32000), H100, {})
     assert made.hours == pytest.approx(2, rel=0.01)

@@ -66,6 +66,8 @@ def choose_training(
         how = "about 100 thousand x (tokens / billion) ** 0.383, 1/1000 of all at most"
     else:
         draft, sequences, how = published, published.sequences_per_update, "as published"
+        for name in ("learning_rate", "schedule", "dropout"):
+            ledger.choose(name, getattr(published, name), how)
     draft = with_given(draft, ledger)
     draft = with_numbers(draft, config, n_tokens, machine, ledger)
     held_bytes = sum(state_bytes(config, draft).values())
@@ -85,8 +87,9 @@ def _our_draft(config: ModelConfig, epochs: float, ledger: Ledger) -> TrainConfi
     optimizer = ledger.overrides.get("optimizer", TrainConfig.optimizer)
     ours = learning_rate_for(config.n_parameters, optimizer)
     rate = ledger.choose("learning_rate", ours, "by the number of parameters")
+    schedule = ledger.choose("schedule", TrainConfig.schedule, "stays up, and falls in a line at the end")
     dropout = ledger.choose("dropout", dropout_for(config.n_parameters, epochs), "none up to 4 epochs")
-    return TrainConfig(1, 1, 1, learning_rate=rate, warmup_steps=1, dropout=dropout)
+    return TrainConfig(1, 1, 1, learning_rate=rate, warmup_steps=1, schedule=schedule, dropout=dropout)
 
 
 def with_numbers(draft: TrainConfig, config: ModelConfig, n_tokens: int, machine: Machine, ledger: Ledger) -> TrainConfig:
