@@ -39,6 +39,7 @@ def test_a_plan_for_a_text_is_one_json_object(tmp_path: Path, capsys):
         (["--data", "no/such/text"], 1),
         (["--params", "1M", "--device", "toaster"], 1),
         (["--params", "1M", "--n-kv-heads", "7"], 1),
+        (["--params", "50K", "--width", "32", "--heads", "3"], 1),
         (["--params", "1M", "--no-measure", "--out", "no/such/folder/recipe.toml"], 1),
     ],
 )

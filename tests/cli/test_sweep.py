@@ -70,6 +70,7 @@ def test_a_sweep_ends_in_a_table_a_page_a_recipe_and_a_model(text: Path, tmp_pat
         (["--grid=lernrate=1,2"], "unknown field lernrate"),
         (["--grid=optimizer=muon,sgd"], "cannot be trained: optimizer: found 'sgd'"),
         (["--grid=width=16,32"], "width: found it as a flag too"),
+        (["--grid=seed=1,2", "--heads=3", "--kv-heads=3"], "n_heads: found 3, expected a divisor of the width 16"),
         (["--grid=seed=1,2", "--recipe={tmp}/none.toml"], "found no recipe"),
         (["--grid=seed=1,2", "--device=tpu9"], "device: found tpu9"),
     ],
@@ -81,6 +82,14 @@ def test_a_mistake_is_one_line(text: Path, tmp_path: Path, arguments: list[str],
     assert line.startswith("llamita: ")
     assert expected in line
     assert not (tmp_path / "out/sweep.json").exists()
+
+
+def test_a_grid_with_heads_that_do_not_divide_the_width_has_no_trial(text: Path, tmp_path: Path, capsys):
+    flags = [flag for flag in SMALL if "heads" not in flag]
+    assert main(["sweep", str(text), "--out", str(tmp_path / "out"), *flags, "--grid=n_heads=2,3"]) == 1
+    expected = "n_heads=3 cannot be trained: n_heads: found 3, expected a divisor of the width 16"
+    assert expected in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out/trials").exists()
 
 
 def test_no_text_is_one_line(tmp_path: Path, capsys):

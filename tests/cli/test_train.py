@@ -135,7 +135,7 @@ def test_resuming_with_other_text_is_refused(finished, tmp_path):
         (["{text}", "--out={tmp}/new", "--device=tpu9"], "device: found tpu9"),
         (["{text}", "--out={tmp}/new", "--recipe={tmp}/file"], "recipe"),
         (["{text}", "--out={tmp}/new", "--context=100000", "--no-compile"], "context: found 100000"),
-        (["{text}", "--out={tmp}/new", "--heads=3", "--kv-heads=2"], "n_kv_heads: found 2"),
+        (["{text}", "--out={tmp}/new", "--heads=4", "--kv-heads=3"], "n_kv_heads: found 3"),
     ],
 )
 def test_a_mistake_is_one_line(text, tmp_path, arguments, expected):
@@ -145,6 +145,13 @@ def test_a_mistake_is_one_line(text, tmp_path, arguments, expected):
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("llamita: ")
     assert expected in done.stderr.splitlines()[-1]
+
+
+def test_heads_that_do_not_divide_the_width_are_refused_before_the_text_is_read(text, tmp_path):
+    done = train(text, "--out", tmp_path / "new", "--params=50K", "--width=32", "--heads=3", "--steps=6")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["llamita: n_heads: found 3, expected a divisor of the width 32"]
+    assert not (tmp_path / "new/vocabulary").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -65,6 +65,15 @@ def test_a_number_out_of_range_is_named(change, expected):
     assert str(caught.value).startswith(expected)
 
 
+def test_heads_that_no_folder_can_hold_are_refused_but_for_an_adapter():
+    odd = replace(MODEL, width=32, n_heads=3, n_kv_heads=3, head_size=10)
+    for recipe in (Recipe(odd, TRAINING), Recipe(odd, TRAINING, replace(FINETUNING, lora_rank=0))):
+        with pytest.raises(SettingError, match=r"^n_heads: found 3, expected a divisor of the width 32$"):
+            recipe.validate()
+    Recipe(odd, TRAINING, FINETUNING).validate()
+    Recipe(replace(MODEL, width=32, head_size=24), TRAINING).validate()
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -110,7 +110,9 @@ def test_combinations_that_do_not_fit_stay_in_the_grid_without_a_recipe():
     assert "n_kv_heads" in found[1].error
 
 
-@pytest.mark.parametrize("text", ["learning_rate=1e-3,11", "optimizer=muon,sgd", "n_kv_heads=2,3", "dropout=0,1"])
+@pytest.mark.parametrize(
+    "text", ["learning_rate=1e-3,11", "optimizer=muon,sgd", "n_kv_heads=2,3", "n_heads=4,6", "dropout=0,1"]
+)
 def test_a_value_that_no_combination_can_have_is_refused(text: str):
     with pytest.raises(SettingError, match=r"grid: \w+=\S+ cannot be trained: "):
         recipes(text, "seed=1,2")

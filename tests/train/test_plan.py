@@ -123,6 +123,12 @@ def test_a_given_number_of_heads_brings_their_size_along():
     assert (model.n_heads, model.n_kv_heads, model.head_size) == (4, 4, model.width // 4)
 
 
+@pytest.mark.parametrize("width", [32, 90, 100, 224, 1540, 2062])
+def test_any_even_width_has_heads_that_divide_it(width: int):
+    model = plan(Dial(params=1_000_000), None, LAPTOP, {"width": width}).recipe.model
+    assert model.width == width == model.n_heads * model.head_size
+
+
 @pytest.mark.parametrize(
     ("dial", "overrides"),
     [
@@ -134,6 +140,8 @@ def test_a_given_number_of_heads_brings_their_size_along():
         (Dial(params=10**6), {"colour": 3}),
         (Dial(params=10**6), {"width": 0}),
         (Dial(params=10**6), {"n_heads": 0}),
+        (Dial(params=10**6), {"width": 64, "n_heads": 3}),
+        (Dial(preset="15M"), {"n_heads": 5}),
         (Dial(params=10**6), {"batch": 0}),
         (Dial(params=10**6), {"accumulation": 0}),
         (Dial(params=10**6), {"context": 0}),

@@ -73,10 +73,13 @@ def layers_for(width: int) -> int:
 
 
 def shape_of_width(width: int, n_layers: int, vocab_size: int) -> ModelConfig:
-    """A Llama of a width: few wide heads, which CPUs want, and a SwiGLU of 8/3 of the width (arXiv:2002.05202)."""
+    """A Llama of a width: few wide heads, which CPUs want, and a SwiGLU of 8/3 of the width (arXiv:2002.05202).
+
+    The heads divide the width, and are of an even size.
+    """
     head_size = 128 if width > 1024 else 64 if width >= 128 else 32
-    n_heads = width // head_size
-    n_kv_heads = n_heads if width <= 1536 else max(n for n in range(1, n_heads // 4 + 1) if n_heads % n == 0)
+    n_heads = max((n for n in range(1, width // head_size + 1) if width % (2 * n) == 0), default=1)
+    n_kv_heads = n_heads if width <= 1536 else max((n for n in range(1, n_heads // 4 + 1) if n_heads % n == 0), default=1)
     multiple = 32 if width <= 1024 else 64
     mlp_width = math.ceil(8 * width / 3 / multiple) * multiple
     config = ModelConfig(width, n_layers, n_heads, n_kv_heads, mlp_width, vocab_size, context=256)

@@ -142,6 +142,8 @@ class Recipe:
 
     def validate(self) -> "Recipe":
         """Return the recipe; raise ModelError or SettingError at the first field out of range."""
+        if self.finetuning is None or self.finetuning.lora_rank == 0:  # an adapter is no model folder
+            check_heads(self.model.width, self.model.n_heads)
         self.model.validate()
         self.training.validate()
         if self.finetuning is not None:
@@ -170,6 +172,11 @@ class Recipe:
             f"[{table}]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
             for table, values in self.to_dict().items()
         )
+
+
+def check_heads(width: int, n_heads: int) -> None:
+    """Raise SettingError unless the heads divide the width, as in the folder of Hugging Face's layout that a run leaves."""
+    _check("n_heads", n_heads, n_heads < 1 or width % n_heads == 0, f"a divisor of the width {width}")
 
 
 def _read_table(kind: type[Table], values: dict[str, Any]) -> Table:

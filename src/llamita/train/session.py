@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from llamita.config import PRESETS
 from llamita.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from llamita.data.prepare import DEFAULTS, PrepareOptions, prepare
 from llamita.data.shards import Dataset, open_dataset
@@ -29,7 +30,7 @@ from llamita.errors import SettingError, VocabularySizeError
 from llamita.files import atomic_file, sha256_of
 from llamita.train.arithmetic import flops_per_token
 from llamita.train.company import Company
-from llamita.train.config import Recipe, TrainConfig, read_recipe, with_overrides, write_recipe
+from llamita.train.config import Recipe, TrainConfig, check_heads, read_recipe, with_overrides, write_recipe
 from llamita.train.machine import describe_machine, find_machine
 from llamita.train.measure import plan_and_measure
 from llamita.train.pretraining import Pretraining
@@ -88,8 +89,6 @@ def set_up(wish: Wish, world: World, company: Company) -> None:
     if not wish.texts:
         missing = "no run to resume there" if wish.resume else "no text to train on"
         raise SettingError(f"{wish.out}: found {missing}; name files, folders or a data set of text")
-    if wish.recipe is not None:
-        with_overrides(read_recipe(wish.recipe), wish.overrides)  # a mistake in it shall not cost the time to read the text
     dataset = open_dataset(make_dataset(wish, world, company))
     recipe = choose_recipe(wish, dataset, world, company)
     write_recipe(recipe, wish.out / RECIPE_FILE)
@@ -108,8 +107,20 @@ def set_up(wish: Wish, world: World, company: Company) -> None:
         file.write(json.dumps(facts | describe_machine(), indent=1, ensure_ascii=False).encode())
 
 
+def check_numbers(wish: Wish) -> None:
+    """Raise ModelError or SettingError for a mistake in recipe or flags that shall not cost the time to read the text."""
+    if wish.recipe is not None:
+        with_overrides(read_recipe(wish.recipe), wish.overrides)
+        return
+    published = {"width": PRESETS[wish.dial.preset].width} if wish.dial.preset in PRESETS else {}
+    given = published | dict(wish.overrides)
+    if "width" in given and "n_heads" in given:
+        check_heads(given["width"], given["n_heads"])
+
+
 def make_dataset(wish: Wish, world: World, company: Company) -> Path:
     """Return the folder of shards that the texts stand for: the one named, or one made here, with a vocabulary if need be."""
+    check_numbers(wish)
     if len(wish.texts) == 1 and (Path(wish.texts[0]) / MANIFEST_NAME).is_file():
         return Path(wish.texts[0])
     tokenizer = wish.tokenizer or wish.out / VOCABULARY

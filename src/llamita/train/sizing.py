@@ -10,6 +10,7 @@ from typing import Any
 from llamita.config import PRESETS, ModelConfig
 from llamita.errors import SettingError
 from llamita.train.arithmetic import SMALLEST, flops_per_token, shape_for, shape_of_width, sizes, vocab_size_for
+from llamita.train.config import check_heads
 from llamita.train.ledger import Ledger, amount
 from llamita.train.machine import Machine
 from llamita.train.published import PUBLISHED
@@ -124,6 +125,7 @@ def choose_model(dial: Dial, data: DataFacts | None, machine: Machine, ledger: L
         if fitting < config.context:
             ledger.warn(f"the text is so short that the context is {fitting} tokens instead of {config.context}")
         config = replace(config, context=fitting)
+    check_heads(config.width, config.n_heads)
     config.validate()
     how = "given" if "context" in ledger.overrides else "as published" if dial.preset else "by the size"
     ledger.add("context", how, config.context)

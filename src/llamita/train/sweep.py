@@ -30,7 +30,7 @@ from llamita.train.grid import Combination, Grid, combinations
 from llamita.train.machine import describe_machine
 from llamita.train.rungs import Rung, going_on, rungs_for, steps_at, steps_in_all
 from llamita.train.running import alone_in
-from llamita.train.session import Wish, choose_recipe, make_dataset, with_overrides
+from llamita.train.session import Wish, choose_recipe, make_dataset
 from llamita.train.study import FAILED, RUNNING, Study, check_optuna, ranking
 from llamita.train.trainer import CHECKPOINTS
 from llamita.train.trial import Place, Steps, Trial, forget_checkpoints, loss_at, steps_to, train_to
@@ -91,8 +91,6 @@ def set_up(wish: SweepWish, world: World, company: Company) -> Sweep:
     out, path = wish.run.out, wish.run.out / SWEEP_FILE
     if not wish.run.texts:
         raise SettingError(f"{out}: found no text to train on; name files, folders or a data set of text")
-    if wish.run.recipe is not None:
-        with_overrides(read_recipe(wish.run.recipe), wish.run.overrides)  # a mistake in it shall not cost the time to read text
     before = _read_facts(path)
     asked = _as_json({
         "grid": wish.grid,
