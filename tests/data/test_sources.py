@@ -17,9 +17,9 @@ def texts_of(*names, options: ReadOptions = GUESS) -> list[str]:
     return [document.text for document in documents(find_sources(names), options)]
 
 
-def detected(path: Path) -> list[str]:
+def detected(path: Path, options: ReadOptions = GUESS) -> list[str]:
     lines: list[str] = []
-    list(documents(find_sources([path]), note=lambda _, line: lines.append(line)))
+    list(documents(find_sources([path]), options, lambda _, line: lines.append(line)))
     return lines
 
 
@@ -77,6 +77,19 @@ def test_a_play_is_one_document(tmp_path: Path):
 def test_the_separator_can_be_set(tmp_path: Path, separator: str, expected: list[str]):
     (tmp_path / "a.txt").write_text("a\nb\n \t\nc|d\n".replace(" \t", ""))
     assert texts_of(tmp_path / "a.txt", options=ReadOptions(separator=separator)) == expected
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 100])
+def test_a_separator_that_never_occurs_is_said(tmp_path: Path, monkeypatch, chunk: int):
+    path = tmp_path / "a.txt"
+    path.write_text("a line\nand line#\nb -- c")
+    monkeypatch.setattr(text_files, "CHUNK", chunk)
+    one = "the file is one document, cut where it is longer than a megabyte"
+    assert detected(path, ReadOptions(separator="lines")) == [f"the separator 'lines' never occurs: {one}"]
+    assert texts_of(path, options=ReadOptions(separator="lines")) == [path.read_text()]
+    assert detected(path, ReadOptions(separator=" -- ")) == [" --  ends a document"]
+    for name, line in (("line", "each line is a document"), ("blank", "a blank line ends a document"), ("file", one)):
+        assert detected(path, ReadOptions(separator=name)) == [line]
 
 
 @pytest.mark.parametrize("separator", ["<|endoftext|>", "blank", "line"])

@@ -169,7 +169,10 @@ def _kind_of(name: str) -> str | None:
 def _numbered_texts(source: Source, options: ReadOptions, note: Note) -> Iterator[tuple[int, str]]:
     if source.kind == "text":
         separator = options.separator or text_files.detect_separator(source.name)
-        note(source, text_files.describe(separator))
+        if text_files.occurs(source.name, separator):
+            note(source, text_files.describe(separator))
+        else:
+            note(source, f"the separator {separator!r} never occurs: {text_files.describe('file')}")
         return enumerate(text_files.read(source.name, separator), 1)
     return records.read_texts(source.name, source.kind, options.field, lambda line: note(source, line))
 

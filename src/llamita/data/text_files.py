@@ -53,6 +53,19 @@ def detect_separator(path: str) -> str:
     return "file"
 
 
+def occurs(path: str, separator: str) -> bool:
+    """Whether a separator stands in a text file; the names `file`, `line` and `blank` need not."""
+    if separator == "file" or separator in _PATTERNS:
+        return True
+    tail = ""  # of what was read before, where a marker may have begun
+    with open_text(path) as stream:
+        while chunk := stream.read(CHUNK):
+            if separator in tail + chunk:
+                return True
+            tail = (tail + chunk)[-len(separator) :]
+    return False
+
+
 def describe(separator: str) -> str:
     """A separator in words."""
     return {
