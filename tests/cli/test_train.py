@@ -2,17 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="torch comes with llamita[train]")
 
 from llamita import load
+from llamita.cli import main
 from llamita.train import checkpoint
 
 SENTENCES = (
@@ -123,6 +126,37 @@ def test_resuming_with_other_text_is_refused(finished, tmp_path):
     assert done.returncode == 1
     assert "other.txt" in done.stderr
     assert "then" in done.stderr
+
+
+def test_a_run_may_be_moved_and_its_tokens_may_not_be_changed(finished, tmp_path):
+    moved = shutil.copytree(finished[0], tmp_path / "moved", copy_function=shutil.copyfile)
+    last = "checkpoints/step-00000006"
+    shutil.rmtree(moved / last)
+    finished[0].rename(tmp_path / "elsewhere")
+    try:
+        done = train("--out", moved, "--resume")
+    finally:
+        (tmp_path / "elsewhere").rename(finished[0])
+    assert done.returncode == 0, done.stderr
+    weights = "model.safetensors"
+    assert (moved / last / weights).read_bytes() == (finished[0] / last / weights).read_bytes()
+    shard = moved / "data" / "train-00000.bin"
+    shard.write_bytes(np.fromfile(shard, np.uint16)[::-1].tobytes())
+    done = train("--out", moved, "--resume")
+    assert done.returncode == 1
+    assert "train-00000.bin: sha256: found " in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("verb", ["train", "sweep", "vocab", "prepare"])
+def test_somebodys_model_is_never_written_over(text, tmp_path, capsys, verb):
+    assert main(["export", "stories", str(tmp_path / "model")]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    more = {"sweep": ["--grid", "seed=1,2"], "vocab": ["--size", "300"], "prepare": ["-z", str(tmp_path / "model")]}.get(
+        verb, []
+    )
+    assert main([verb, str(text), "--out", str(tmp_path / "model"), *more]) == 1
+    assert "found a model there (config.json)" in capsys.readouterr().err.splitlines()[-1]
+    assert {name: (tmp_path / "model" / name).read_bytes() for name in before} == before
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from llamita.data.encode import token_dtype
 from llamita.data.manifest import MANIFEST_NAME, Manifest, Overlap, Recipe, Shard, Split, read_manifest, write_manifest
+from llamita.data.out_folder import check_no_model
 from llamita.data.overlap import RUN_TOKENS, measure_overlap
 from llamita.data.progress import Progress
 from llamita.data.shards import map_shards, open_dataset
@@ -111,6 +112,7 @@ def prepare(
     sources = find_sources(names)
     validation = find_sources(options.validation) if options.validation else []
     _check_apart(folder, [*names, *options.validation])
+    check_no_model(folder)
     recipe = Recipe(
         tokenizer_sha256=sha256_of(named_tokenizer),
         sources=tuple(map(asdict, sources)),

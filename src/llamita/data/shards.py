@@ -13,7 +13,7 @@ import numpy as np
 
 from llamita.data.manifest import Manifest, Split, read_manifest
 from llamita.errors import DataError, one_line
-from llamita.files import map_file
+from llamita.files import map_file, sha256_of
 
 _CHECKED_TOKENS = 1 << 14  # at each end of a shard
 
@@ -76,6 +76,16 @@ def open_dataset(folder: str | PathLike[str]) -> Dataset:
         for split in (manifest.train, manifest.validation)
     )
     return Dataset(path, manifest, train, validation)
+
+
+def check_shards(dataset: Dataset) -> None:
+    """Raise DataError where a shard's content is not what the manifest says: reads all of it, at the disk's speed."""
+    for split in (dataset.manifest.train, dataset.manifest.validation):
+        for shard in split.shards:
+            found = sha256_of(dataset.folder / shard.name)
+            if found != shard.sha256:
+                line = f"sha256: found {found[:12]}, expected {shard.sha256[:12]}; the file was changed: prepare the text again"
+                raise DataError(one_line(f"{dataset.folder / shard.name}: {line}"))
 
 
 def map_shards(folder: Path, split: Split, dtype_name: str, vocab_size: int) -> list[np.ndarray]:

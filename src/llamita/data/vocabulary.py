@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from llamita.data.out_folder import check_no_model
 from llamita.data.progress import Progress
 from llamita.data.sources import GUESS, ReadOptions, find_sources, sample
 from llamita.data.tokenizer_copy import NAMES
@@ -30,12 +31,12 @@ def learn_vocabulary(
 
     Raises DataError for text that cannot be read, TokenizerError where there is too little of it for vocab_size pieces.
     """
-    progress = progress or Progress()
+    progress, folder = progress or Progress(), Path(out)
+    check_no_model(folder)
     told = progress.say
     texts = list(sample(find_sources(names), options, SAMPLE_BYTES, lambda source, line: told(f"{source.name}: {line}")))
     progress.say(f"learning {vocab_size:,} pieces from {sum(map(len, texts)) / 1e6:,.1f} million characters")
     tokenizer = learn(texts, vocab_size)
-    folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

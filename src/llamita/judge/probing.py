@@ -124,7 +124,7 @@ def data_of_run(path: Path) -> Path:
     """The folder of the tokens that a run was made from, by its run.json; raise SettingError where a path is no run's."""
     folder = path if path.is_dir() else path.parent
     try:
-        return Path(json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["data"])
+        return folder / json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["data"]
     except (OSError, ValueError, KeyError, TypeError):
         expected = "a folder that `llamita train` made; else name the tokens with --data"
         raise SettingError(one_line(f"{path}: found no {RUN_FILE} that names its tokens, expected {expected}")) from None

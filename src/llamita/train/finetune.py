@@ -48,7 +48,7 @@ from llamita.train.machine import describe_machine, find_machine
 from llamita.train.preferences import PER_PAIR
 from llamita.train.reference import Reference, make_reference, read_reference, write_reference
 from llamita.train.rows import unit_lengths
-from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, read_run
+from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, data_entry, read_run
 from llamita.train.running import alone_in, changed_fields, run_together, train_task
 from llamita.train.world import World, open_world
 
@@ -125,7 +125,7 @@ def set_up(wish: FinetuneWish, world: World, company: FinetuneCompany) -> None:
         "parameters_trained": plan.n_trained,
         "chats": list(wish.chats),
         "validation": list(wish.validation),
-        "data": str(data.folder.resolve()),
+        "data": data_entry(data.folder, wish.out),
         "fingerprint": data.fingerprint,
         "examples": {side: getattr(data, side).n_examples for side in SIDES},
         "tokens": {side: getattr(data, side).n_tokens for side in SIDES},

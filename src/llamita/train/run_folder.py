@@ -103,7 +103,7 @@ def read_run_folder(folder: Path) -> RunFolder:
         name=folder.resolve().name,
         recipe=_or_none(read_recipe, folder / RECIPE_FILE),
         facts=facts,
-        manifest=_or_none(read_manifest, Path(str(facts.get("data", folder / "data")))),
+        manifest=_or_none(read_manifest, data_folder(folder, facts)),
         lines=[line for line in read_lines(folder / METRICS) if not isinstance(line.record, SampleRecord)],
         samples=[sample for sample in samples if isinstance(sample, SampleRecord)],
         weights_sha256=_sha256(folder / WEIGHTS_FILE),
@@ -113,9 +113,21 @@ def read_run_folder(folder: Path) -> RunFolder:
 def read_run(folder: Path) -> dict[str, Any]:
     """run.json of a run's folder, which it cannot go on without; raises SettingError where it is none."""
     try:
-        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        facts = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingError(f"{folder / RUN_FILE}: found no record of a run ({error})") from None
+    return facts | {"data": str(data_folder(folder, facts))}
+
+
+def data_entry(data: Path, out: Path) -> str:
+    """What run.json says of where the tokens lie: within the run's folder, so that it can be moved, where they lie there."""
+    data, out = data.resolve(), out.resolve()
+    return data.relative_to(out).as_posix() if data.is_relative_to(out) else str(data)
+
+
+def data_folder(run: Path, facts: dict[str, Any]) -> Path:
+    """Where the tokens of a run lie, by its run.json."""
+    return run / str(facts.get("data", "data"))
 
 
 def _or_nothing(value: float) -> float | None:

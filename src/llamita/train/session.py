@@ -21,8 +21,9 @@ import torch
 
 from llamita.config import PRESETS
 from llamita.data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from llamita.data.out_folder import check_no_model
 from llamita.data.prepare import DEFAULTS, PrepareOptions, prepare
-from llamita.data.shards import Dataset, open_dataset
+from llamita.data.shards import Dataset, check_shards, open_dataset
 from llamita.data.sources import find_sources
 from llamita.data.tokenizer_copy import find_tokenizer
 from llamita.data.vocabulary import learn_vocabulary
@@ -34,7 +35,7 @@ from llamita.train.config import Recipe, TrainConfig, check_heads, read_recipe, 
 from llamita.train.machine import describe_machine, find_machine
 from llamita.train.measure import plan_and_measure
 from llamita.train.pretraining import Pretraining
-from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, read_run
+from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, data_entry, read_run
 from llamita.train.running import changed_fields, run_together, train_task
 from llamita.train.sizing import DataFacts, Dial, choose_vocab_size
 from llamita.train.trainer import Tell
@@ -85,7 +86,9 @@ def set_up(wish: Wish, world: World, company: Company) -> None:
         raise SettingError(f"{wish.out}: found a run there; go on with it by --resume, or name another folder with --out")
     if started:
         check_same_wish(wish)
+        check_shards(open_dataset(dataset_folder(wish.out)))
         return
+    check_no_model(wish.out)
     if not wish.texts:
         missing = "no run to resume there" if wish.resume else "no text to train on"
         raise SettingError(f"{wish.out}: found {missing}; name files, folders or a data set of text")
@@ -95,7 +98,7 @@ def set_up(wish: Wish, world: World, company: Company) -> None:
     facts = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "texts": list(wish.texts),
-        "data": str(dataset.folder.resolve()),
+        "data": data_entry(dataset.folder, wish.out),
         "dial": asdict(wish.dial),
         "device": str(world.device),
         "n_threads": torch.get_num_threads(),

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from llamita.data.out_folder import check_no_model
 from llamita.data.shards import Dataset, open_dataset
 from llamita.errors import DivergedError, ModelError, SettingError, TrainingError, one_line
 from llamita.files import atomic_file
@@ -101,6 +102,8 @@ def set_up(wish: SweepWish, world: World, company: Company) -> Sweep:
     })  # fmt: skip
     if before is not None:
         _check_same(out, before["asked"], asked)
+    else:
+        check_no_model(out)
     dataset = open_dataset(make_dataset(wish.run, world, company))
     if before is not None:
         _check_same(out, {"text": before["fingerprint"]}, {"text": dataset.fingerprint})
