@@ -12,8 +12,17 @@ import pytest
 
 from llamita.errors import SettingError
 from llamita.train import metrics
-from llamita.train.live_line import duration
-from llamita.train.metrics import METRICS, SAMPLES, Log, StartRecord, StepRecord, ValidationRecord, read_lines
+from llamita.train.live_line import Progress, duration
+from llamita.train.metrics import (
+    METRICS,
+    SAMPLES,
+    Log,
+    PreferenceRecord,
+    StartRecord,
+    StepRecord,
+    ValidationRecord,
+    read_lines,
+)
 from llamita.train.recorder import Audience, Recorder, SilentRecorder
 
 
@@ -155,6 +164,37 @@ def test_a_terminal_gets_one_line_that_is_drawn_again(tmp_path: Path, monkeypatc
     assert "\x1b[2K" in screen.getvalue()  # erase the line
     assert "[b]a note[/b]" in screen.getvalue()
     assert "step 3/3" in screen.getvalue()
+
+
+@pytest.mark.parametrize("columns", [30, 40, 60, 80, 200])
+@pytest.mark.parametrize("n_steps", [120, 1_430_000])
+@pytest.mark.parametrize("ranks", [False, True])
+def test_a_narrow_line_still_shows_the_time_left(monkeypatch, columns: int, n_steps: int, ranks: bool):
+    seconds = iter((0.0, 330.0 / (n_steps - 11)))
+    monkeypatch.setattr("llamita.train.live_line.time.monotonic", lambda: next(seconds))
+    progress = Progress(0, n_steps, 1e6, 1e10)
+    progress.step(step_record(10), columns)
+    progress.validation(ValidationRecord(10, 5.189, 3.545))
+    if ranks:
+        progress.preference(PreferenceRecord(10, "training", 0.8, 0.5))
+    line = progress.step(step_record(11), columns)
+    assert line.endswith("5 min 30 s left")
+    assert f"11/{n_steps:,}  loss 2.010" in line
+    assert len(line) <= max(columns, len(f"11/{n_steps:,}  loss 2.010  5 min 30 s left"))
+    assert columns < 80 or "rate 1.0e-03" in line
+    assert ("validation 5.189 (3.545 bits/byte)  2,000 tokens/s  MFU 20%" in line) == (columns == 200)
+
+
+def test_a_terminal_of_eighty_columns_gets_the_line_in_few_words(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("llamita.train.live_line.REDRAW_SECONDS", 0.0)
+    screen = Terminal()
+    with Recorder(tmp_path, 0, 120, 1e6, 1e10, Audience(tensorboard=False, screen=screen)) as recorder:
+        recorder.step(step_record(10))
+        recorder.validation(ValidationRecord(10, 5.189, 3.545))
+        recorder.step(step_record(11))
+    assert "11/120  loss 2.010  val 5.189  2,000 tok/s  MFU 20%  rate 1.0e-03  0 s left" in screen.getvalue()
 
 
 def test_a_screen_that_went_away_does_not_end_a_run(tmp_path: Path):

@@ -6,7 +6,7 @@ Gets records, keeps a few smoothed numbers, prints to stderr. Knows no file.
 import math
 import sys
 import time
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from llamita.train.metrics import PreferenceRecord, StepRecord, ValidationRecord
 
@@ -33,6 +33,26 @@ class Smoothed:
         return self._sum / self._weight if self._weight else 0.0
 
 
+class Part(NamedTuple):
+    """A piece of the live line in many and in few words; where there is no room, those of the lowest rank go first."""
+
+    long: str
+    short: str
+    rank: int
+
+
+def fitted(parts: list[Part], width: int) -> str:
+    """The parts as one line: in few words where many are wider, and then without those of low rank."""
+    line = "  ".join(part.long for part in parts)
+    if len(line) <= width:
+        return line
+    for lowest in sorted({part.rank for part in parts}):
+        line = "  ".join(part.short for part in parts if part.rank >= lowest)
+        if len(line) <= width:
+            break
+    return line
+
+
 class Progress:
     """What the live line says, as text."""
 
@@ -45,8 +65,8 @@ class Progress:
         self._accuracy, self._margin = Smoothed(), Smoothed()
         self._ranks = False  # whether it learns preferences
 
-    def step(self, record: StepRecord) -> str:
-        """Take in a step and return the line."""
+    def step(self, record: StepRecord, width: int) -> str:
+        """Take in a step and return the line, of at most so many characters where that can be."""
         now = time.monotonic()
         if self._started is None:
             self._started, self._first_step = now, record.step
@@ -54,7 +74,7 @@ class Progress:
             self._n_tokens.add(record.n_tokens)
             self._seconds.add(record.seconds)
         self._loss.add(record.loss)
-        return "  ".join(part for part in self._parts(record, now - self._started) if part)
+        return fitted(self._parts(record, now - self._started), width)
 
     def validation(self, record: ValidationRecord) -> str:
         """Take in a measurement and return its own line."""
@@ -71,21 +91,27 @@ class Progress:
         ranked, margin = f"{record.reward_accuracy:.0%}", f"{record.reward_margin:.3f}"
         return f"step {record.step:,}: {ranked} of the pairs ranked right, margin {margin}"
 
-    def _parts(self, record: StepRecord, elapsed_seconds: float) -> list[str]:
+    def _parts(self, record: StepRecord, elapsed_seconds: float) -> list[Part]:
         rate = self._n_tokens.value / self._seconds.value if self._seconds.value else 0.0
         share = rate * self._flops_per_token / self._peak_flops if self._peak_flops else 0.0
         done, left = record.step - self._first_step, self._n_steps - record.step
-        known = self._validation
-        return [
-            f"step {record.step:,}/{self._n_steps:,}",
-            f"loss {self._loss.value:.3f}",
-            f"ranked right {self._accuracy.value:.0%}, margin {self._margin.value:.2f}" if self._ranks else "",
-            f"validation {known.loss:.3f}{_bits(known, ' ({:.3f} bits/byte)')}" if known else "",
-            f"{rate:,.0f} tokens/s" if rate else "",
-            f"MFU {share:.0%}" if share else "",
-            f"rate {record.learning_rate:.1e}",
-            f"{duration(elapsed_seconds / done * left)} left" if done and left > 0 else "",
-        ]
+        step, loss = f"{record.step:,}/{self._n_steps:,}", f"loss {self._loss.value:.3f}"
+        parts = [Part(f"step {step}", step, 6), Part(loss, loss, 6)]
+        if self._ranks:
+            ranked, margin = f"{self._accuracy.value:.0%}", f"{self._margin.value:.2f}"
+            parts.append(Part(f"ranked right {ranked}, margin {margin}", f"ranked {ranked}", 5))
+        if known := self._validation:
+            bits = _bits(known, " ({:.3f} bits/byte)")
+            parts.append(Part(f"validation {known.loss:.3f}{bits}", f"val {known.loss:.3f}", 4))
+        if rate:
+            parts.append(Part(f"{rate:,.0f} tokens/s", f"{rate:,.0f} tok/s", 2))
+        if share:
+            parts.append(Part(f"MFU {share:.0%}", f"MFU {share:.0%}", 1))
+        parts.append(Part(f"rate {record.learning_rate:.1e}", f"rate {record.learning_rate:.1e}", 3))
+        if done and left > 0:
+            remaining = f"{duration(elapsed_seconds / done * left)} left"
+            parts.append(Part(remaining, remaining, 6))
+        return parts
 
 
 def _bits(record: ValidationRecord, form: str) -> str:
@@ -107,6 +133,8 @@ def duration(seconds: float) -> str:
 
 class PlainLine:
     """Lines for a pipe or a file: now and then one, and everything that is said in between."""
+
+    width = sys.maxsize  # of a line, in characters
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._next_at = stream, 0.0
@@ -138,6 +166,11 @@ class TerminalLine:
 
         self._live = Live(console=Console(file=stream), auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._next_at = 0.0
+
+    @property
+    def width(self) -> int:
+        """Characters in a line of the terminal, as wide as it is now."""
+        return self._live.console.width
 
     def show(self, line: str, last: bool) -> None:
         """Redraw the line, cut to the width of the terminal."""

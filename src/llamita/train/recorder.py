@@ -104,7 +104,7 @@ class Recorder(SilentRecorder):
     def step(self, record: StepRecord) -> None:
         """Log a step and redraw the live line."""
         self._metrics.append(record)
-        self._line.show(self._progress.step(record), last=record.step >= self._n_steps)
+        self._line.show(self._progress.step(record, self._line.width), last=record.step >= self._n_steps)
         numbers = {
             "train/loss": record.loss,
             "train/learning_rate": record.learning_rate,
