@@ -20,6 +20,7 @@ import numpy as np
 
 from llamita.config import ModelConfig
 from llamita.engine import Engine, Sampling, Sequence
+from llamita.engine.sampling import seed_of_sample
 from llamita.errors import ModelError, SettingError
 from llamita.formats import read_model
 from llamita.model import Model
@@ -139,7 +140,7 @@ class LanguageModel:
         tellings = [Telling(self.tokenizer, ids, stop, stop_ids) for _ in range(n_samples)]
         n_at_once = self.engine.n_slots
         for first in range(0, n_samples, n_at_once):
-            begin = replace(sampling, seed=sampling.seed + first)
+            begin = replace(sampling, seed=seed_of_sample(sampling.seed, first))
             with closing(self.engine.sequence(begin)) as sequence:
                 sequence.append(ids)
                 self._tell_together(sequence, n_tokens, tellings[first : first + n_at_once])

@@ -1,6 +1,7 @@
 """`llamita run` against llama2.c: the same flags, the same clamps, the same text."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,12 @@ def test_a_bias_keeps_a_token_out(folder: Path, capsys):
     assert capsys.readouterr().out.startswith("Once")
     main([*words, "--logit-bias", "403=-inf"])
     assert not capsys.readouterr().out.startswith("Once")
+
+
+def test_seeds_of_samples_go_on_behind_the_last(capsys):
+    assert main(["run", "-s", str((1 << 64) - 3), "-n", "8", "-i", "The", "--samples", "10"]) == 0
+    told = capsys.readouterr().out
+    assert [int(seed) for seed in re.findall(r"--- seed (\d+) ---", told)] == [*range((1 << 64) - 3, 1 << 64), 1, *range(1, 7)]
 
 
 def test_samples_are_the_stories_of_the_following_seeds(capsys):

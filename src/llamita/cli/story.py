@@ -9,6 +9,7 @@ import time
 import click
 
 from llamita.engine import Sampling
+from llamita.engine.sampling import seed_of_sample
 from llamita.language_model import LanguageModel
 
 
@@ -37,7 +38,7 @@ def tell_many(model: LanguageModel, prompt: str, limit: int, sampling: Sampling,
     start = time.perf_counter()
     texts = model.continue_many(ids, n_samples, room, sampling, stop, ends_of(model)) if room else [""] * n_samples
     for i, text in enumerate(texts):
-        click.echo(f"--- seed {sampling.seed + i} ---\n{begin}{text}")
+        click.echo(f"--- seed {seed_of_sample(sampling.seed, i)} ---\n{begin}{text}")
     click.echo(f"{n_samples} stories in {time.perf_counter() - start:.2f} s", err=True)
 
 

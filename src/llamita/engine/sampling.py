@@ -9,6 +9,11 @@ from llamita.errors import SettingError
 LARGEST_BIAS = 1e6
 
 
+def seed_of_sample(seed: int, i: int) -> int:
+    """The seed of the i-th of several samples: seed + i as 64 bits, and 1 where that is 0, which xorshift never leaves."""
+    return (seed + i) % (1 << 64) or 1
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How to draw tokens. The defaults are llama2.c's.

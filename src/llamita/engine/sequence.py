@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llamita.engine.memory import address_of, aligned
-from llamita.engine.sampling import Sampling
+from llamita.engine.sampling import Sampling, seed_of_sample
 from llamita.errors import SettingError
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Sequence:
         self.read()
         forks = []
         for i in range(n):
-            seed = (self.sampling.seed + i + 1) % (1 << 64) or 1
+            seed = seed_of_sample(self.sampling.seed, i + 1)
             settings = {**self.sampling.__dict__, "seed": seed}
             fork = self._engine.sequence(Sampling(**settings))
             fork.take_over(self, self.n_read)
