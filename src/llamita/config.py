@@ -5,8 +5,7 @@ model.py.
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from llamita.errors import ModelError
 
@@ -125,20 +124,6 @@ class ModelConfig:
         if self.rope_scaling is None:
             del values["rope_scaling"]
         return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, object]) -> "ModelConfig":
-        """The inverse of to_dict; raises ModelError at an unknown or missing field."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ModelError(f"config: found unknown fields {', '.join(unknown)}, expected {', '.join(sorted(known))}")
-        try:
-            if isinstance(scaling := values.get("rope_scaling"), dict):
-                numbers: dict[str, Any] = scaling | {"factors": tuple(scaling.get("factors", ()))}
-                values = values | {"rope_scaling": RopeScaling(**numbers)}
-            return cls(**values)  # pyright: ignore[reportArgumentType]
-        except TypeError as error:
-            raise ModelError(f"config: {error}") from None
 
 
 def _preset(

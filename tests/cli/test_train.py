@@ -181,6 +181,19 @@ def test_a_mistake_is_one_line(text, tmp_path, arguments, expected):
     assert expected in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("line", ['width = "a"', "width = 64.5", "width = true", "rope_scaling = 3", "tied_embedding = 3"])
+def test_a_recipe_with_a_value_of_another_type_is_one_line(text, tmp_path, line):
+    shape = {"width": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "mlp_width": 64, "vocab_size": 300, "context": 32}
+    name, _, value = line.partition(" = ")
+    model = "\n".join(f"{key} = {entry}" for key, entry in (shape | {name: value}).items())
+    training = "n_steps = 6\nbatch = 2\naccumulation = 1\nlearning_rate = 1e-3\nwarmup_steps = 1"
+    (tmp_path / "rr.toml").write_text(f"[model]\n{model}\n[training]\n{training}\n")
+    done = train(text, "--out", tmp_path / "new", "--recipe", tmp_path / "rr.toml")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"llamita: {tmp_path / 'rr.toml'}: recipe: {name}: found ")
+
+
 def test_heads_that_do_not_divide_the_width_are_refused_before_the_text_is_read(text, tmp_path):
     done = train(text, "--out", tmp_path / "new", "--params=50K", "--width=32", "--heads=3", "--steps=6")
     assert done.returncode == 1

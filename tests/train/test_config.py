@@ -18,6 +18,7 @@ from llamita.train.config import (
 
 MODEL = ModelConfig(width=16, n_layers=1, n_heads=2, n_kv_heads=1, mlp_width=32, vocab_size=300, context=16)
 TRAINING = TrainConfig(8, 2, 1, 3e-3, 2)
+THETA = "rope_theta = 10000.0"
 FINETUNING = FinetuneConfig(lora_rank=4, lora_targets=("attention.query", "mlp.up"), beta=0.25)
 
 
@@ -38,6 +39,45 @@ def test_a_recipe_comes_back_from_its_file(recipe, tmp_path):
 
 def test_a_recipe_of_training_has_no_table_of_fine_tuning():
     assert set(Recipe(MODEL, TRAINING).to_dict()) == {"model", "training"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("width = 16", 'width = "a"', "width: found 'a', expected int"),
+        ("width = 16", "width = 64.5", "width: found 64.5, expected int"),
+        ("width = 16", "width = true", "width: found True, expected int"),
+        ("width = 16\n", "", "width: found none, expected int"),
+        (THETA, 'rope_theta = "1"', "rope_theta: found '1', expected float"),
+        ("tied_embedding = true", "tied_embedding = 3", "tied_embedding: found 3, expected bool"),
+        (THETA, "rope_scaling = 3", "rope_scaling: found 3, expected a table"),
+        (THETA, "rope_scaling = {}", "rope_scaling.kind: found none, expected str"),
+        (THETA, "rope_scaling = {kind = 'linear', factor = 'x'}", "rope_scaling.factor: found 'x', expected float"),
+        (THETA, "rope_scaling = {kind = 'factors', factors = ['x']}", "rope_scaling.factors: found ['x'], "),
+        (THETA, "rope_scaling = {kind = 'linear', f = 1}", "found unknown field rope_scaling.f, expected one of kind, "),
+        (THETA, "widht = 3", "found unknown field widht, expected one of width, "),
+        ("n_steps = 8\n", "", "n_steps: found none, expected int"),
+        ("seed = 1337", "seed = 1.5", "seed: found 1.5, expected int"),
+        ('["attention.query", ', "[3, ", "lora_targets: found [3, 'mlp.up'], expected a list of str"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_named_with_its_file(old, new, expected, tmp_path):
+    text = Recipe(MODEL, TRAINING, FINETUNING).to_toml()
+    assert old in text
+    (tmp_path / "rr.toml").write_text(text.replace(old, new))
+    with pytest.raises(SettingError) as caught:
+        read_recipe(tmp_path / "rr.toml")
+    assert str(caught.value).startswith(f"{tmp_path / 'rr.toml'}: recipe: {expected}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["model = 3\ntraining = 3", "[model]\n[[training]]", "[[model]]\n[training]", "[model]", "model = []\n[training]"]
+)
+def test_tables_that_are_none_are_one_line(text, tmp_path):
+    (tmp_path / "rr.toml").write_text(text)
+    with pytest.raises(SettingError, match=r"rr.toml: recipe: "):
+        read_recipe(tmp_path / "rr.toml")
 
 
 def test_overrides_find_their_table():

@@ -7,16 +7,16 @@ also a flag of `llamita train` and a key of recipe.toml; its help is written her
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
-from llamita.config import LAYER_MATRICES, ModelConfig
+from llamita.config import LAYER_MATRICES, ModelConfig, RopeScaling
 from llamita.errors import ModelError, SettingError
 from llamita.files import atomic_file
 
-Table = TypeVar("Table", "TrainConfig", "FinetuneConfig")
+Table = TypeVar("Table", ModelConfig, RopeScaling, "TrainConfig", "FinetuneConfig")
 OBJECTIVES = ("answers", "preferences")
 CHOICES = {
     "schedule": ("wsd", "cosine"),
@@ -162,9 +162,11 @@ class Recipe:
         """The inverse of to_dict; raises ModelError or SettingError at a field that is unknown, missing or of another type."""
         if set(tables) - {"finetuning"} != {"model", "training"}:
             raise SettingError(f"recipe: found tables {', '.join(sorted(tables)) or 'none'}, expected model and training")
-        training = _read_table(TrainConfig, tables["training"])
-        finetuning = _read_table(FinetuneConfig, tables["finetuning"]) if "finetuning" in tables else None
-        return cls(ModelConfig.from_dict(tables["model"]), training, finetuning).validate()
+        model = _read_table(ModelConfig, "model", tables["model"])
+        training = _read_table(TrainConfig, "training", tables["training"])
+        of_chats = tables.get("finetuning")
+        finetuning = None if of_chats is None else _read_table(FinetuneConfig, "finetuning", of_chats)
+        return cls(model, training, finetuning).validate()
 
     def to_toml(self) -> str:
         """The text of recipe.toml."""
@@ -179,20 +181,39 @@ def check_heads(width: int, n_heads: int) -> None:
     _check("n_heads", n_heads, n_heads < 1 or width % n_heads == 0, f"a divisor of the width {width}")
 
 
-def _read_table(kind: type[Table], values: dict[str, Any]) -> Table:
-    """A config from plain values; raise SettingError at a field that is unknown, missing or of another type."""
-    known = {field.name: field.type for field in fields(kind)}
+def _read_table(kind: type[Table], table: str, values: Any, prefix: str = "") -> Table:
+    """A config from plain values; raise SettingError at a field that is unknown, missing or of another type.
+
+    table: its name; prefix: how its fields' names begin, where it is a part of another table.
+    """
+    if not isinstance(values, dict):
+        raise SettingError(f"recipe: {table}: found {values!r}, expected a table")
+    known = {field.name: field for field in fields(kind)}
     if unknown := sorted(set(values) - set(known)):
-        raise SettingError(f"recipe: found unknown field {unknown[0]}, expected one of {', '.join(known)}")
-    for name, value in values.items():
-        expected = known[name] if isinstance(known[name], type) else list  # of names
-        if not (type(value) is expected or (expected is float and type(value) is int)):
-            raise SettingError(f"recipe: {name}: found {value!r}, expected {getattr(expected, '__name__', expected)}")
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise SettingError(f"recipe: {error}") from None
+        raise SettingError(f"recipe: found unknown field {prefix}{unknown[0]}, expected one of {', '.join(known)}")
+    if missing := [name for name in known if name not in values and known[name].default is MISSING]:
+        raise SettingError(f"recipe: {prefix}{missing[0]}: found none, expected {_name_of(known[missing[0]].type)}")
+    return kind(**{name: _read_value(prefix + name, value, known[name].type) for name, value in values.items()})
+
+
+def _read_value(name: str, value: Any, kind: Any) -> Any:
+    """A value as its field has it: lists are tuples there."""
+    if RopeScaling in get_args(kind):
+        return _read_table(RopeScaling, name, value, f"{name}.")
+    if not _fits(value, kind):
+        raise SettingError(f"recipe: {name}: found {value!r}, expected {_name_of(kind)}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type of a field, for which a whole number is a number too, but true and false are none."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, (list, tuple)) and all(_fits(entry, get_args(kind)[0]) for entry in value)
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _name_of(kind: Any) -> str:
+    return f"a list of {get_args(kind)[0].__name__}" if get_origin(kind) is tuple else kind.__name__
 
 
 def _toml(value: Any) -> str:
