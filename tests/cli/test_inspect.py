@@ -68,6 +68,10 @@ def test_parameters_are_counted_from_the_shapes(capsys):
     assert sum(row["parameters"] for row in facts["tensors"]) == facts["parameters"]
 
 
+def test_the_vocabulary_is_told_in_words(capsys):
+    assert facts_of(capsys, "stories")["vocabulary"] == "llama2.c's tokenizer.bin"
+
+
 def test_memory_follows_the_context(capsys):
     config, memory = (facts := facts_of(capsys, "stories", "--context", "100"))["config"], facts["memory"]
     n_bytes = 2  # float16, because its weights are integers

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from llamita.model import Model
     from llamita.quant import Tensor
 
+VOCABULARIES = {
+    "Llama2cTokenizer": "llama2.c's tokenizer.bin",
+    "SentencePieceTokenizer": "sentencepiece",
+    "LibraryTokenizer": "Hugging Face's, by the tokenizers library",
+}
 # quant.Tensor.dtype -> what its data are
 STORED_AS = {
     "f32": "float32 weights",
@@ -62,7 +67,7 @@ def describe(model: "Model", context: int) -> dict:
     return {
         "path": model.name,
         "format": model.source_format,
-        "vocabulary": type(model.tokenizer).__name__ if model.tokenizer else None,
+        "vocabulary": VOCABULARIES.get(type(model.tokenizer).__name__),
         "config": model.config.to_dict(),
         "parameters": model.config.n_parameters,
         "tensors": shapes_of(model),
