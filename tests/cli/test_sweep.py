@@ -92,6 +92,17 @@ def test_a_grid_with_heads_that_do_not_divide_the_width_has_no_trial(text: Path,
     assert not (tmp_path / "out/trials").exists()
 
 
+def test_a_sweep_over_a_recipe_learns_a_vocabulary_of_its_size(text: Path, tmp_path: Path, monkeypatch, capsys):
+    assert main(["plan", "--no-measure", *SMALL[:-1], "--vocab-size=310", f"--out={tmp_path / 'r.toml'}"]) == 0
+    monkeypatch.setattr(sweeping, "train_to", lambda *_: signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        main(
+            ["sweep", str(text), f"--out={tmp_path / 'out'}", f"--recipe={tmp_path / 'r.toml'}", *SMALL[-2:], "--grid=seed=1,2"]
+        )
+    assert "learning 310 pieces" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out/sweep.json").read_text())["base"]["model"]["vocab_size"] == 310
+
+
 def test_no_text_is_one_line(tmp_path: Path, capsys):
     assert main(["sweep", "--out", str(tmp_path / "out"), *GRID]) == 1
     assert "found no text to train on" in capsys.readouterr().err.splitlines()[-1]

@@ -194,6 +194,32 @@ def test_a_recipe_with_a_value_of_another_type_is_one_line(text, tmp_path, line)
     assert done.stderr.startswith(f"llamita: {tmp_path / 'rr.toml'}: recipe: {name}: found ")
 
 
+@pytest.fixture
+def published(tmp_path) -> Path:
+    """The recipe that `llamita plan --preset 110M` writes, whose vocabulary is larger than a small text allows."""
+    assert main(["plan", "--preset=110M", "--no-measure", "--device=cpu", f"--out={tmp_path / 'p.toml'}"]) == 0
+    return tmp_path / "p.toml"
+
+
+def test_the_vocabulary_that_is_learned_has_the_size_of_the_recipe(text, published, tmp_path):
+    recipe = published.read_text()
+    published.write_text(recipe.replace("vocab_size = 32000", "vocab_size = 310"))
+    small = [flag for flag in SMALL if not flag.startswith("--vocab-size")]
+    done = train(text, "--out", tmp_path / "model", "--recipe", published, *small, "--head-size=16")
+    assert done.returncode == 0, done.stderr
+    assert "learning 310 pieces" in done.stderr
+    with load(tmp_path / "model") as model:
+        assert model.config.vocab_size == 310
+
+
+def test_a_recipe_whose_vocabulary_the_text_does_not_allow_is_one_line_with_the_size_that_it_does(text, published, tmp_path):
+    done = train(text, "--out", tmp_path / "new", "--recipe", published)
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("llamita: vocabulary: found text for at most ")
+    assert "expected enough for 32000; take --vocab-size " in line
+
+
 def test_heads_that_do_not_divide_the_width_are_refused_before_the_text_is_read(text, tmp_path):
     done = train(text, "--out", tmp_path / "new", "--params=50K", "--width=32", "--heads=3", "--steps=6")
     assert done.returncode == 1

@@ -134,11 +134,16 @@ def make_dataset(wish: Wish, world: World, company: Company) -> Path:
 
 
 def _learn_vocabulary(wish: Wish, world: World, company: Company) -> None:
-    """Learn as many pieces as the user said, or as suit text and machine, but no more than the text allows."""
+    """Learn as many pieces as the user or the recipe said, or as suit text and machine, but no more than the text allows."""
     n_bytes = sum(source.n_text_bytes for source in find_sources(wish.texts))
     size = wish.overrides.get("vocab_size")
+    if size is None and wish.recipe is not None:
+        size = read_recipe(wish.recipe).model.vocab_size
     if size is not None:
-        learn_vocabulary(wish.texts, size, wish.out / VOCABULARY, wish.prepare.read, company)
+        try:
+            learn_vocabulary(wish.texts, size, wish.out / VOCABULARY, wish.prepare.read, company)
+        except VocabularySizeError as error:
+            raise SettingError(f"{error}; take --vocab-size {error.possible}") from None
         return
     size = choose_vocab_size(n_bytes, wish.dial, find_machine(world.device.type, world.n_ranks))
     try:
