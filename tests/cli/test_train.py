@@ -50,6 +50,13 @@ def train(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=170, check=False, **options)
 
 
+def told(capfd, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has torch already: for what is refused."""
+    capfd.readouterr()
+    status = main(["train", *map(str, arguments)])
+    return subprocess.CompletedProcess([], status, *capfd.readouterr())
+
+
 @pytest.fixture(scope="module")
 def finished(text, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     out = tmp_path_factory.mktemp("run") / "model"
@@ -92,9 +99,9 @@ def test_a_finished_run_has_nothing_left_to_resume(finished, text):
     assert (out / "model.safetensors").read_bytes() == before
 
 
-def test_a_folder_with_a_run_is_not_overwritten(finished, text):
+def test_a_folder_with_a_run_is_not_overwritten(finished, text, capfd):
     out, _ = finished
-    done = train(text, "--out", out, *SMALL)
+    done = told(capfd, text, "--out", out, *SMALL)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
         f"llamita: {out}: found a run there; go on with it by --resume, or name another folder with --out"
@@ -110,19 +117,19 @@ def test_a_folder_with_a_run_is_not_overwritten(finished, text):
         (["--tokenizer={other}"], "tokenizer (sha256): then "),
     ],
 )
-def test_resuming_with_other_settings_is_refused_with_the_difference(finished, tmp_path, change, expected):
+def test_resuming_with_other_settings_is_refused_with_the_difference(finished, tmp_path, change, expected, capfd):
     out, _ = finished
     (tmp_path / "tokenizer.model").write_bytes((out / "tokenizer.model").read_bytes() + b"\0")
-    done = train("--out", out, "--resume", *[argument.format(other=tmp_path) for argument in change])
+    done = told(capfd, "--out", out, "--resume", *[argument.format(other=tmp_path) for argument in change])
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert expected in done.stderr
 
 
-def test_resuming_with_other_text_is_refused(finished, tmp_path):
+def test_resuming_with_other_text_is_refused(finished, tmp_path, capfd):
     out, _ = finished
     (tmp_path / "other.txt").write_text("Something else.\n" * 100)
-    done = train(tmp_path / "other.txt", "--out", out, "--resume")
+    done = told(capfd, tmp_path / "other.txt", "--out", out, "--resume")
     assert done.returncode == 1
     assert "other.txt" in done.stderr
     assert "then" in done.stderr
@@ -172,9 +179,9 @@ def test_somebodys_model_is_never_written_over(text, tmp_path, capsys, verb):
         (["{text}", "--out={tmp}/new", "--heads=4", "--kv-heads=3"], "n_kv_heads: found 3"),
     ],
 )
-def test_a_mistake_is_one_line(text, tmp_path, arguments, expected):
+def test_a_mistake_is_one_line(text, tmp_path, arguments, expected, capfd):
     (tmp_path / "file").write_text("not a folder, not a recipe")
-    done = train(*[argument.format(tmp=tmp_path, text=text) for argument in arguments])
+    done = told(capfd, *[argument.format(tmp=tmp_path, text=text) for argument in arguments])
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("llamita: ")
@@ -182,13 +189,13 @@ def test_a_mistake_is_one_line(text, tmp_path, arguments, expected):
 
 
 @pytest.mark.parametrize("line", ['width = "a"', "width = 64.5", "width = true", "rope_scaling = 3", "tied_embedding = 3"])
-def test_a_recipe_with_a_value_of_another_type_is_one_line(text, tmp_path, line):
+def test_a_recipe_with_a_value_of_another_type_is_one_line(text, tmp_path, line, capfd):
     shape = {"width": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "mlp_width": 64, "vocab_size": 300, "context": 32}
     name, _, value = line.partition(" = ")
     model = "\n".join(f"{key} = {entry}" for key, entry in (shape | {name: value}).items())
     training = "n_steps = 6\nbatch = 2\naccumulation = 1\nlearning_rate = 1e-3\nwarmup_steps = 1"
     (tmp_path / "rr.toml").write_text(f"[model]\n{model}\n[training]\n{training}\n")
-    done = train(text, "--out", tmp_path / "new", "--recipe", tmp_path / "rr.toml")
+    done = told(capfd, text, "--out", tmp_path / "new", "--recipe", tmp_path / "rr.toml")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith(f"llamita: {tmp_path / 'rr.toml'}: recipe: {name}: found ")
@@ -220,8 +227,8 @@ def test_a_recipe_whose_vocabulary_the_text_does_not_allow_is_one_line_with_the_
     assert "expected enough for 32000; take --vocab-size " in line
 
 
-def test_heads_that_do_not_divide_the_width_are_refused_before_the_text_is_read(text, tmp_path):
-    done = train(text, "--out", tmp_path / "new", "--params=50K", "--width=32", "--heads=3", "--steps=6")
+def test_heads_that_do_not_divide_the_width_are_refused_before_the_text_is_read(text, tmp_path, capfd):
+    done = told(capfd, text, "--out", tmp_path / "new", "--params=50K", "--width=32", "--heads=3", "--steps=6")
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["llamita: n_heads: found 3, expected a divisor of the width 32"]
     assert not (tmp_path / "new/vocabulary").exists()
