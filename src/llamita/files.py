@@ -107,6 +107,13 @@ def check_room(path: str | os.PathLike[str], n_bytes: int) -> None:
         raise ModelFileError(path, "free space", f"{free:,} bytes", f"{n_bytes:,}", "make room, or write to another disk")
 
 
+def check_replaceable(path: str | os.PathLike[str]) -> None:
+    """Raise ModelFileError where something lies that is no regular file, so that none can take its place."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise ModelFileError(path, "file", _kind(target.stat().st_mode), "a regular file or a new name")
+
+
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing that gets its name only when the block ends without an error and the bytes are on the disk.
@@ -116,8 +123,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))  # through a symbolic link, as open() would write
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        if target.exists() and not target.is_file():
-            raise ModelFileError(path, "file", _kind(target.stat().st_mode), "a regular file or a new name")
+        check_replaceable(path)
         with part.open("xb") as file:
             yield file
             file.flush()

@@ -147,7 +147,7 @@ def random_model(config: ModelConfig, dtype: str = "f32", group: int = 64, seed:
             continue
         deviation = 1.0 if name in ("embedding", "head") else shape[1] ** -0.5
         weights = rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
-        tensors[name] = convert(Tensor.from_array(weights), fitting_dtype(dtype, shape[1]), group)
+        tensors[name] = convert(Tensor.from_array(weights), fitting_dtype(dtype, shape[1], group), group)
     return Model(config, tensors, name=f"random {dtype}")
 
 
@@ -187,5 +187,5 @@ def _with_mean_rows(tensor: Tensor, n_known: int, n_rows: int) -> Tensor:
 def with_dtype(model: Model, dtype: str, group: int = 64) -> Model:
     """The model with its matrices in another dtype, see fitting_dtype; norms stay as they are."""
     matrices = {name: tensor for name, tensor in model.tensors.items() if len(tensor.shape) == 2}
-    converted = {name: convert(t, fitting_dtype(dtype, t.shape[1]), group) for name, t in matrices.items()}
+    converted = {name: convert(t, fitting_dtype(dtype, t.shape[1], group), group) for name, t in matrices.items()}
     return replace(model, tensors=model.tensors | converted)

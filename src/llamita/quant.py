@@ -237,9 +237,9 @@ def to_bf16(weights: np.ndarray) -> Tensor:
     return Tensor("bf16", weights.shape, rounded.astype(np.uint16))
 
 
-def fitting_dtype(dtype: str, columns: int) -> str:
-    """The dtype itself; f16 instead of 4 bits for rows that groups of 32 do not fill, as llama.cpp does."""
-    return "f16" if dtype in ("q4_0", "q4_1") and columns % Q4_GROUP else dtype
+def fitting_dtype(dtype: str, columns: int, group: int) -> str:
+    """The dtype itself; f16 instead of integers for rows that groups do not fill, as llama.cpp does. group: that of q8_0."""
+    return "f16" if dtype in QUANTIZED_DTYPES and columns % (group if dtype == "q8_0" else Q4_GROUP) else dtype
 
 
 def convert(tensor: Tensor, dtype: str, group: int = 64) -> Tensor:

@@ -96,12 +96,11 @@ def chosen(models: tuple[str, ...], dtypes: tuple[str, ...]) -> list[tuple[str |
 def check_json(path: Path | None) -> None:
     """Raise ModelFileError for a path that cannot be written: that shall not show after minutes."""
     from llamita.errors import ModelFileError
-    from llamita.files import check_room
+    from llamita.files import check_replaceable, check_room
 
     if path:
         check_room(path, 1 << 20)
-        if path.exists() and not path.is_file():
-            raise ModelFileError(path, "file", "no regular file", "a file to replace, or a new name")
+        check_replaceable(path)
         if not os.access(path.parent, os.W_OK):
             raise ModelFileError(path, "file", "a folder where you may not write", "another one")
 

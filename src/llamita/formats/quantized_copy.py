@@ -14,8 +14,8 @@ from llamita import __version__
 from llamita.cache import announce, cache_folder
 from llamita.errors import LlamitaError, SettingError
 from llamita.formats import gguf, gguf_writer
-from llamita.model import Model
-from llamita.quant import Q4_GROUP, convert
+from llamita.model import Model, with_dtype
+from llamita.quant import Q4_GROUP
 
 DTYPES = ("q8_0", "q4_0")
 LIMIT_BYTES = 20 << 30  # of all copies together; the newest may take more
@@ -34,7 +34,7 @@ def quantized(model: Model, dtype: str, paths: list[Path], adapter: str = "") ->
         return model
     folder = cache_folder() if paths else None
     if folder is None:
-        return _converted(model, dtype)
+        return with_dtype(model, dtype, Q4_GROUP)
     path = folder / "models" / f"{paths[0].stem}-{dtype}-{fingerprint(paths, adapter)}.gguf"
     tensors = _stored(model, path)
     if tensors is None:
@@ -44,17 +44,10 @@ def quantized(model: Model, dtype: str, paths: list[Path], adapter: str = "") ->
             gguf_writer.write(replace(model, tokenizer=None, chat_template="", stop_ids=()), path, dtype)
         except (OSError, LlamitaError) as error:
             announce(f"llamita: the copy could not be kept: {error}")
-            return _converted(model, dtype)
+            return with_dtype(model, dtype, Q4_GROUP)
         forget_oldest(path.parent, LIMIT_BYTES)
         tensors = _stored(model, path)
-    return _converted(model, dtype) if tensors is None else replace(model, tensors=tensors)
-
-
-def _converted(model: Model, dtype: str) -> Model:
-    """What the copy would hold, made in memory."""
-    matrices = {name: tensor for name, tensor in model.tensors.items() if len(tensor.shape) == 2}
-    dtypes = {name: "f16" if tensor.shape[1] % Q4_GROUP else dtype for name, tensor in matrices.items()}
-    return replace(model, tensors=model.tensors | {name: convert(matrices[name], dtypes[name], Q4_GROUP) for name in matrices})
+    return with_dtype(model, dtype, Q4_GROUP) if tensors is None else replace(model, tensors=tensors)
 
 
 def fingerprint(paths: list[Path], adapter: str = "") -> str:

@@ -165,14 +165,18 @@ class Structures:
         return lambda: Grammar(first.deep_copy(), self._spellings)
 
     @cached_property
+    def _pieces(self) -> "_Pieces":
+        return _Pieces(self._tokenizer)
+
+    @cached_property
     def _spellings(self) -> Spellings:
-        return Spellings([self._tokenizer.piece_bytes(i) for i in range(self._tokenizer.vocab_size)])
+        return Spellings(self._pieces.tokens)
 
     @cached_property
     def _vocabulary(self) -> "LLTokenizer":
         from llguidance import LLTokenizer, TokenizerWrapper
 
-        return LLTokenizer(TokenizerWrapper(_Pieces(self._tokenizer)), eos_token=sorted(self._stop_ids) or None)
+        return LLTokenizer(TokenizerWrapper(self._pieces), eos_token=sorted(self._stop_ids) or None)
 
 
 def schema_of(wish: PlainFormat | SchemaFormat) -> str:

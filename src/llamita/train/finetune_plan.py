@@ -127,10 +127,14 @@ def is_like_pretraining(n_parameters: int, finetuning: FinetuneConfig) -> bool:
     return n_parameters <= LARGEST_SMALL and not finetuning.lora_rank and finetuning.objective == "answers"
 
 
+def share_of(n_parameters: int, finetuning: FinetuneConfig) -> float:
+    """The share of pre-training's learning rate."""
+    return SHARE_OF_SMALL if is_like_pretraining(n_parameters, finetuning) else SHARE_OF_PRETRAINING
+
+
 def learning_rate_of(n_parameters: int, finetuning: FinetuneConfig, optimizer: str) -> float:
     """The highest learning rate by size, method and objective."""
-    share = SHARE_OF_SMALL if is_like_pretraining(n_parameters, finetuning) else SHARE_OF_PRETRAINING
-    rate = learning_rate_for(n_parameters, optimizer) * share
+    rate = learning_rate_for(n_parameters, optimizer) * share_of(n_parameters, finetuning)
     if finetuning.lora_rank:
         rate = min(rate * LORA_FACTOR, HIGHEST_OF_LORA)
     if finetuning.objective == "preferences":
@@ -184,8 +188,7 @@ def _choose_training(
 
 
 def _choose_rate(model: ModelConfig, finetuning: FinetuneConfig, optimizer: str, ledger: Ledger) -> float:
-    share = SHARE_OF_SMALL if is_like_pretraining(model.n_parameters, finetuning) else SHARE_OF_PRETRAINING
-    how = f"{share:g} of pre-training's by the size"
+    how = f"{share_of(model.n_parameters, finetuning):g} of pre-training's by the size"
     if finetuning.lora_rank:
         how += f", times {LORA_FACTOR:g} for LoRA, {HIGHEST_OF_LORA:g} at most"
     if finetuning.objective == "preferences":
