@@ -116,22 +116,26 @@ def project_heads(state, layer, group_range, normed, quants, factors, correction
 
 
 @piece
+def cache_place(state, layer, slot, group):
+    """Where the keys and values of a key/value head of a sequence lie, in numbers from the cache's beginning."""
+    return ((layer * state.n_slots + slot) * state.n_kv_heads + group) * state.context * state.head_stride
+
+
+@piece
 def remember_rows(state, layer, first_head, last_head, row, row_end):
     """Rotate these query heads of these rows, and put the keys and values that they look at into the cache.
 
     Where a key/value head is shared by query heads of two threads, both write the same.
     """
     head_size, heads = state.head_size, state.n_heads // state.n_kv_heads
-    group_floats = state.context * state.head_stride
     for r in range(row, row_end):
-        position = get_i64(state.row_positions, r)
-        slot_at = (layer * state.n_slots + get_i64(state.row_slots, r)) * state.n_kv_heads * group_floats
+        position, slot = get_i64(state.row_positions, r), get_i64(state.row_slots, r)
         angles = 4 * position * state.head_stride
         cosines, sines = state.cosines + angles, state.sines + angles
         for head in range(first_head, last_head):
             rotate(state.queries + 4 * (r * state.query_stride + head * head_size), head_size, cosines, sines)
         for g in range(first_head // heads, (last_head + heads - 1) // heads):
-            cache, place = state.cache_bytes * (slot_at + g * group_floats), 4 * (r * state.kv_stride + g * head_size)
+            cache, place = state.cache_bytes * cache_place(state, layer, slot, g), 4 * (r * state.kv_stride + g * head_size)
             remember(
                 state.new_keys + place, state.new_values + place, head_size, state.head_stride, cosines, sines,
                 state.keys + cache, state.values + cache, state.cache_bytes, position,
@@ -139,28 +143,21 @@ def remember_rows(state, layer, first_head, last_head, row, row_end):
 
 
 @piece
-def cache_place(state, layer, span, head):
-    """Where the keys and values of a span's sequence lie that a query head looks at, in elements from the cache's beginning."""
-    slot = get_i64(state.spans + 8 * SPAN_FIELDS * span, SPAN_SLOT)
-    group = head // (state.n_heads // state.n_kv_heads)
-    return ((layer * state.n_slots + slot) * state.n_kv_heads + group) * state.context * state.head_stride
-
-
-@piece
 def attend_heads(state, layer, first_head, last_head, rank):
     """Attention of these query heads for all spans."""
-    head_size = state.head_size
+    head_size, heads = state.head_size, state.n_heads // state.n_kv_heads
     queries, mixed = state.tile_queries + 4 * rank * state.tile_private, state.tile_heads + 4 * rank * state.tile_private
     scores = state.scores + 4 * rank * state.scores_private
     for s in range(state.n_spans):
         span = state.spans + 8 * SPAN_FIELDS * s
-        row = get_i64(span, SPAN_FIRST_ROW)
+        row, slot = get_i64(span, SPAN_FIRST_ROW), get_i64(span, SPAN_SLOT)
+        next_slot = get_i64(state.spans + 8 * SPAN_FIELDS * min(s + 1, state.n_spans - 1), SPAN_SLOT)
         for head in range(first_head, last_head):
-            cache, place = cache_place(state, layer, s, head), head * head_size
+            cache, place = cache_place(state, layer, slot, head // heads), head * head_size
             if head + 1 < last_head:
-                then = cache_place(state, layer, s, head + 1)
+                then = cache_place(state, layer, slot, (head + 1) // heads)
             else:
-                then = cache_place(state, layer, min(s + 1, state.n_spans - 1), first_head)
+                then = cache_place(state, layer, next_slot, first_head // heads)
             attend(
                 state.attended + 4 * (row * state.query_stride + place), state.query_stride,
                 state.queries + 4 * (row * state.query_stride + place), state.query_stride,
