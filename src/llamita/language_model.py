@@ -91,7 +91,7 @@ class LanguageModel:
     ) -> list[str]:  # fmt: skip
         """Return n_samples texts, told as many at once as load's n_sequences: sample i is what generate gives with seed + i."""
         ids = self.encode_prompt(prompt)
-        return self.continue_many(ids, n_samples, n_tokens, sampling_of(seed, options), stop)
+        return list(self.continue_many(ids, n_samples, n_tokens, sampling_of(seed, options), stop))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return the ids of a prompt, behind BOS where the model was trained so. An empty one is BOS alone, as in transformers.
@@ -131,20 +131,21 @@ class LanguageModel:
     def continue_many(
         self, ids: list[int], n_samples: int, n_tokens: int, sampling: Sampling, stop: str | Collection[str] = (),
         stop_ids: Collection[int] | None = None,
-    ) -> list[str]:  # fmt: skip
-        """Return n_samples texts that follow ids, sample i drawn with the seed of `sampling` + i."""
+    ) -> Iterator[str]:  # fmt: skip
+        """Yield n_samples texts that follow ids, sample i drawn with the seed of `sampling` + i, a group of them at a time."""
         if n_samples == 1:
-            return ["".join(self.continue_ids(ids, n_tokens, sampling, stop, stop_ids))]
+            yield "".join(self.continue_ids(ids, n_tokens, sampling, stop, stop_ids))
+            return
         stop_ids = self._stop_ids(stop_ids)
         n_tokens = self._room(ids, n_tokens)
-        tellings = [Telling(self.tokenizer, ids, stop, stop_ids) for _ in range(n_samples)]
-        n_at_once = self.engine.n_slots
-        for first in range(0, n_samples, n_at_once):
+        for first in range(0, n_samples, self.engine.n_slots):
+            n_at_once = min(self.engine.n_slots, n_samples - first)
+            tellings = [Telling(self.tokenizer, ids, stop, stop_ids) for _ in range(n_at_once)]
             begin = replace(sampling, seed=seed_of_sample(sampling.seed, first))
             with closing(self.engine.sequence(begin)) as sequence:
                 sequence.append(ids)
-                self._tell_together(sequence, n_tokens, tellings[first : first + n_at_once])
-        return [telling.text for telling in tellings]
+                self._tell_together(sequence, n_tokens, tellings)
+            yield from (telling.text for telling in tellings)
 
     def _tell_together(self, sequence: Sequence, n_tokens: int, tellings: list["Telling"]) -> None:
         """Run one sequence per telling, all in the same forward passes, until each has ended."""

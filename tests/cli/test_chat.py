@@ -15,6 +15,8 @@ import pytest
 
 from llamita.cli import chat_input, chat_session, main
 from llamita.cli.chat_input import read_message
+from llamita.cli.chat_session import Session
+from llamita.conversation import Conversation
 from llamita.language_model import load
 from smollm2 import IS_INSTALLED, MISSING
 
@@ -182,6 +184,36 @@ def test_ctrl_c_at_the_prompt_ends_the_line_only(typed, monkeypatch):
     assert "Ctrl-D or /quit ends the talk" in errors
 
 
+@pytest.mark.parametrize(("owner", "name"), [(Conversation, "ask"), (Session, "_report"), (Conversation, "undo")])
+def test_ctrl_c_just_before_or_after_an_answer_ends_no_talk(typed, monkeypatch, owner: type, name: str):
+    lines = iter(["Once upon a time", "/undo", "A dog", "/tokens", None])
+    monkeypatch.setattr(chat_session, "read_message", lambda: next(lines))
+    real = getattr(owner, name)
+
+    def interrupted(*arguments: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    status, _, errors = typed("")
+    assert status == 0
+    assert "took back: Once upon a time" in errors
+    assert "tokens are used" in errors
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_ends_what_hangs(typed, monkeypatch):
+    def hang(_: object) -> None:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second one must interrupt")
+
+    monkeypatch.setattr(Conversation, "undo", hang)
+    monkeypatch.setattr(chat_session, "read_message", lambda: "/undo")
+    assert typed("")[0] == 130
+
+
 def test_ctrl_c_ends_a_pipe(chat, monkeypatch):
     monkeypatch.setattr(chat_session, "read_message", lambda: os.kill(os.getpid(), signal.SIGINT))
     assert chat("")[0] == 130
@@ -220,6 +252,18 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._fd, keys.encode())
 
+    def interrupt_until(self, text: str) -> None:
+        """Press Ctrl-C, and each second once more: a press between readline's prompt and its wait is heard at the next key."""
+        for last in (False,) * 9 + (True,):
+            self.type("\x03")
+            try:
+                self.until(text, 60 if last else 1)
+            except AssertionError:
+                if last:
+                    raise
+            else:
+                return
+
     def status(self) -> int:
         """The exit status, when it has ended."""
         return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
@@ -240,8 +284,7 @@ def test_a_talk_at_a_terminal(terminal):
     screen.until(". ")
     screen.type("a time\r")
     assert "there" in screen.until("\n> ")
-    screen.type("\x03")
-    screen.until("Ctrl-D or /quit")
+    screen.interrupt_until("Ctrl-D or /quit")
     screen.type("/nonsense\r")
     screen.until("found no command")
     screen.until("> ")

@@ -1,4 +1,4 @@
-"""Clients that leave, and more clients than there is room for: nobody else notices, and slots are free within a second."""
+"""Clients that leave, and more clients than there is room for: nobody else notices, and slots are free long before the end."""
 
 import json
 import random
@@ -11,21 +11,31 @@ from web import Web, serving, talk
 
 from llamita.model import Model
 
-LONG = {"prompt": "Tom", "max_tokens": 100, "ignore_eos": True, "seed": 1}
+LONG = {"prompt": "Tom", "max_tokens": 100, "ignore_eos": True, "seed": 1}  # at least 100 passes
+SECONDS_PER_PASS = 0.1
+PATIENCE_SECONDS = 8.0  # fewer than a hundred slow passes
+SOON_PASSES = 10  # a second, if the machine lets a pass begin when it may
 
 
 @pytest.fixture
 def slow(toy_model: Model):
-    with serving(toy_model, n_slots=2, max_queue=2, seconds_per_pass=0.02) as web:
+    with serving(toy_model, n_slots=2, max_queue=2, seconds_per_pass=SECONDS_PER_PASS) as web:
         yield web
 
 
-def until(condition, seconds: float = 1.0) -> None:
-    """Wait for something that must come true within so many seconds."""
-    deadline = time.monotonic() + seconds
+def until(condition) -> None:
+    """Wait for something that must come true before a long answer would be whole."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.01)
+
+
+def until_free(web: Web) -> None:
+    """Wait until nobody is served, which must be soon: a busy machine makes passes late, but not more of them."""
+    before = web.scheduler.n_passes
+    until(lambda: web.n_busy == 0)
+    assert web.scheduler.n_passes - before <= SOON_PASSES
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -35,7 +45,7 @@ def test_a_client_that_leaves_frees_its_slot(slow: Web, stream: bool):
     if stream:
         assert connection.recv(10)
     connection.close()
-    until(lambda: slow.n_busy == 0)
+    until_free(slow)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -48,14 +58,14 @@ def test_a_client_that_leaves_the_queue_is_never_run(slow: Web, stream: bool):
     until(lambda: slow.n_busy == 2)
     for connection in running:
         connection.close()
-    until(lambda: slow.n_busy == 0)
+    until_free(slow)
 
 
 def test_embeddings_are_not_made_for_nobody(slow: Web):
     connection = slow.connect("/v1/embeddings", {"input": ["a text " * 10] * 500})
     until(lambda: slow.n_busy > 0)
     connection.close()
-    until(lambda: slow.n_busy == 0)
+    until_free(slow)
 
 
 def test_who_stays_reads_the_same_text_whoever_leaves(toy_model: Model):
@@ -80,14 +90,13 @@ def test_who_stays_reads_the_same_text_whoever_leaves(toy_model: Model):
 def test_beyond_the_queue_clients_are_told_when_to_come_again(slow: Web):
     taken = [slow.connect("/v1/completions", LONG) for _ in range(4)]
     until(lambda: slow.n_busy == 4)
-    started = time.monotonic()
     for path, body in (("/v1/completions", LONG), ("/v1/embeddings", {"input": "Tom"})):
         answer = slow.post(path, body)
         assert answer.status == 429
         assert answer.error["code"] == "queue_full"
         assert int(answer.headers["retry-after"]) >= 1
     assert slow.get("/health").status == 200
-    assert time.monotonic() - started < 0.5
+    assert slow.n_busy == 4, "nobody's end was waited for"
     for connection in taken:
         assert connection.recv(15).startswith(b"HTTP/1.1 200 OK")
         connection.close()
@@ -113,7 +122,7 @@ def test_a_stream_that_waits_says_so_in_comments(toy_model: Model, monkeypatch: 
 
 
 def test_a_request_that_never_comes_whole_is_given_up(toy_model: Model, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("llamita.serve.protocol.HEADER_SECONDS", 0.2)
+    monkeypatch.setattr("llamita.serve.protocol.HEADER_SECONDS", 1.0)
     monkeypatch.setattr("llamita.serve.body.BODY_SECONDS", 0.2)
     with serving(toy_model) as web:
         for head in (b"", b"POST /v1/completions HTTP/1.1\r\nHost: x", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):

@@ -96,11 +96,16 @@ class Web:
         return connection
 
     @property
-    def n_busy(self) -> int:
-        """Jobs that run or wait."""
+    def scheduler(self) -> "SlowScheduler":
         opened = self.service.opened
         assert opened is not None
-        statistics = opened.scheduler.statistics()
+        assert isinstance(opened.scheduler, SlowScheduler)
+        return opened.scheduler
+
+    @property
+    def n_busy(self) -> int:
+        """Jobs that run or wait."""
+        statistics = self.scheduler.statistics()
         return statistics.n_running + statistics.n_waiting
 
 
@@ -113,9 +118,11 @@ class SlowScheduler(Scheduler):
     """Gives a test time to look at what is under way."""
 
     seconds_per_pass = 0.0
+    n_passes = 0
 
     def _turn(self) -> None:
         time.sleep(self.seconds_per_pass)
+        self.n_passes += 1
         super()._turn()
 
 

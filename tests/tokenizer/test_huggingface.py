@@ -144,9 +144,9 @@ def test_real_text_has_the_ids_of_sentencepiece(shared_data, name):
 
 def test_the_vocabulary_of_llama_2_is_written_in_two_seconds(shared_data):
     tokenizer = read_tokenizer(shared_data / "tokenizers/llama2/tokenizer.model")
-    started = time.perf_counter()
+    started = time.process_time()
     serialize_tokenizer_json(tokenizer)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_the_file_is_written_by_its_name(tmp_path, toy_sentencepiece_bytes):

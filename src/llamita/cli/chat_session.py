@@ -36,11 +36,48 @@ A line that ends in \\ goes on in the next one, and lines between two of \"\"\" 
 A space in front of / makes it text. Ctrl-C stops an answer."""
 
 
+class Interrupts:
+    """Ctrl-C at a terminal: while something is done it is noted, and so stops an answer but never the talk, whenever it comes.
+
+    A second one before the next message interrupts whatever is done, in case that hangs.
+    """
+
+    def __init__(self) -> None:
+        self.is_pressed = False
+        self._is_raised = False
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Take the presses of somebody who types, where the system lets us: only a main thread may ask for them."""
+        if not is_terminal() or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While somebody types, each press is a KeyboardInterrupt; what was pressed before is forgotten."""
+        self.is_pressed, self._is_raised = False, True
+        try:
+            yield
+        finally:
+            self._is_raised = False
+
+    def _note(self, _: int, __: object) -> None:
+        if self._is_raised or self.is_pressed:
+            raise KeyboardInterrupt
+        self.is_pressed = True
+
+
 class Session:
     """A talk until its end. name: of the model, for what is saved."""
 
     def __init__(self, conversation: Conversation, name: str) -> None:
-        self._conversation, self._name = conversation, name
+        self._conversation, self._name, self._interrupts = conversation, name, Interrupts()
         self._commands: dict[str, Callable[[str], None]] = {
             "help": lambda _: self._say(HELP),
             "system": self._system,
@@ -56,24 +93,26 @@ class Session:
     def run(self, first: str | None = None) -> None:
         """Talk until the input ends, beginning with a message that is given."""
         prepare_input()
-        message = first if first is not None else self._next()
-        while message is not None:
-            try:
-                if not self._heed(message):
-                    return
-            except LlamitaError as mistake:
-                if not is_terminal():
-                    raise
-                self._say(f"llamita: {mistake}")
-            message = self._next()
-        if is_terminal():
-            self._say("")
+        with self._interrupts.heeded():
+            message = first if first is not None else self._next()
+            while message is not None:
+                try:
+                    if not self._heed(message):
+                        return
+                except LlamitaError as mistake:
+                    if not is_terminal():
+                        raise
+                    self._say(f"llamita: {mistake}")
+                message = self._next()
+            if is_terminal():
+                self._say("")
 
     def _next(self) -> str | None:
         """The next message, or None at the end; Ctrl-C at the prompt ends only the line."""
         while True:
             try:
-                return read_message()
+                with self._interrupts.at_once():
+                    return read_message()
             except KeyboardInterrupt:
                 if not is_terminal():
                     raise
@@ -106,11 +145,11 @@ class Session:
 
     def _show(self, talk: Talk) -> None:
         """Print an answer while it is made, then how it went."""
-        with closing(talk), heeding_interrupts(is_terminal()) as is_interrupted:
+        with closing(talk):
             for piece in talk:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
-                if is_interrupted():
+                if self._interrupts.is_pressed:
                     break
         click.echo()
         self._report()
@@ -191,23 +230,3 @@ def _named(path: str) -> str:
     if not path:
         raise SettingError("found no name of a file, expected one, as in /save talk.json")
     return path
-
-
-@contextmanager
-def heeding_interrupts(wanted: bool) -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether Ctrl-C was pressed, which interrupts nothing; a second press does."""
-    pressed: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(number)
-
-    if not wanted or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
