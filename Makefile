@@ -6,14 +6,15 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 EXAMPLES ?= 200
 FUZZ_FILES ?= 1000000
+WORKERS ?= 2
 
 .PHONY: run test test-slow test-browser test-openai test-lm-eval test-fuzz-http fuzz check lint docs bench wheel clean
 
 run: $(VENV)/installed  ## tell a story with the bundled model
 	@$(BIN)/llamita run -i "Once upon a time" -t 0.8 -n 0
 
-test: $(VENV)/developed  ## all tests
-	@$(BIN)/python -m pytest
+test: $(VENV)/developed  ## all tests, in two processes: WORKERS=4 on a large machine, 0 under a debugger
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/developed  ## what takes minutes: a hundred kills, the real transformers
 	$(BIN)/python -m pip install --quiet --group slow

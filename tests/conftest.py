@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from llamita.config import ModelConfig
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # before torch: or its threads spin against those of other processes
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `make test &` and nohup leave it, for every process below
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # Sentences enough for a few hundred pieces, with characters of one to four bytes.
