@@ -41,12 +41,14 @@ def test_version_is_the_packages(llamita):
     ],
     ids=" ".join,
 )
-def test_a_wrong_command_line_is_exit_2_and_no_traceback(arguments: list[str], capsys):
+def test_a_wrong_command_line_is_one_line_and_exit_2(arguments: list[str], capsys):
     assert main(arguments) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert "Error: " in output.err
-    assert "Traceback" not in output.err
+    named = "" if arguments[0] == "walk" else f" {arguments[0]}"
+    assert output.err.startswith(f"llamita{named}: ")
+    assert output.err.endswith(f"; llamita{named} --help tells more\n")
+    assert output.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("verb", ["run", "inspect"])

@@ -71,8 +71,7 @@ def run_verb(arguments: list[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as mistake:
-        mistake.show()
-        return mistake.exit_code
+        return say_usage(mistake, arguments)
     except (LlamitaError, OSError) as mistake:
         if meta.get("debug"):
             raise
@@ -89,6 +88,17 @@ def say(mistake: Exception) -> int:
         return BROKEN_PIPE
     click.echo(f"llamita: {mistake}", err=True)
     return 1
+
+
+def say_usage(mistake: click.ClickException, arguments: list[str]) -> int:
+    """Print what is wrong with a command line as one line that names the help, and return the exit status."""
+    if isinstance(mistake, click.exceptions.NoArgsIsHelpError):
+        mistake.show()
+    else:
+        verb = next((f" {argument}" for argument in arguments if argument in VERBS), "")
+        message = " ".join(mistake.format_message().split()).rstrip(".?")
+        click.echo(f"llamita{verb}: {message[0].lower()}{message[1:]}; llamita{verb} --help tells more", err=True)
+    return mistake.exit_code
 
 
 def prepare_streams() -> None:
