@@ -112,12 +112,30 @@ def test_json_is_the_same_wherever_a_read_ends(tmp_path: Path, monkeypatch, chun
         ("a.json", b'[{"text": "a"}, ', "a.json: found a list that does not end"),
         ("a.json", b"[" * 100_000, "a.json: record 1, from line 1: found broken JSON"),
         ("a.csv", b"text\n\xff\n", "a.csv: byte 5: found no UTF-8"),
+        ("a.csv", b'text,n\na,1\n"b,2\nc,3\n', "a.csv: record 2, from line 3: found broken CSV (unexpected end of data)"),
+        ("a.csv", b'"text\na,1\n', "a.csv: record 1, from line 1: found broken CSV"),
+        ("a.csv", b'text\n"a', "a.csv: record 1, from line 2: found broken CSV"),
+        ("a.csv", b'text,n\n"a\nb",1\n"b"c,2\n', "a.csv: record 2, from line 4: found broken CSV"),
         ("a.parquet", b"PAR1 but no more", "a.parquet: found"),
     ],
 )
 def test_broken_records_are_named(tmp_path: Path, name: str, content: bytes, expected: str):
     (tmp_path / name).write_bytes(content)
     assert expected in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_csv_file_is_cut_where_its_header_is(tmp_path: Path, delimiter: str):
+    rows = [["label", "text"], ["1", "Lily, Tom; and |a\tdog|"], ["2", '"Hi," he said.']]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    assert [text for _, text in read_texts(str(tmp_path / "a.csv"), "csv", "", lambda _: None)] == [row[1] for row in rows[1:]]
+
+
+def test_a_csv_file_may_have_one_column_or_nothing(tmp_path: Path):
+    for content, expected in (("text\nLily; Tom\n", ["Lily; Tom"]), ("text\n", []), ("", [])):
+        (tmp_path / "a.csv").write_text(content)
+        assert [text for _, text in read_texts(str(tmp_path / "a.csv"), "csv", "", lambda _: None)] == expected
 
 
 def test_half_a_surrogate_pair_reaches_no_tokenizer(tmp_path: Path, tokenizer_path: Path):
@@ -157,6 +175,8 @@ def test_a_data_set_is_streamed_by_the_library(tmp_path: Path, monkeypatch, offl
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_data_set_without_a_network_is_one_line(offline_hub):  # noqa: ARG001
-    with pytest.raises(DataError, match=r"roneneldan/TinyStories: the data set cannot be read: .*network") as caught:
+    with pytest.raises(
+        DataError, match=r"roneneldan/TinyStories: found no such file .* the data set cannot be read: .*network"
+    ) as caught:
         list(documents(find_sources(["tinystories"])))
     assert "\n" not in str(caught.value)

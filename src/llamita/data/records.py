@@ -150,13 +150,24 @@ def _read_json(name: str) -> Iterator[Record]:
 def _read_csv(name: str) -> Iterator[Record]:
     csv.field_size_limit(LONGEST_RECORD)  # a setting of the whole process; the default is shorter than a story may be
     with open_text(name, newline="") as stream:
-        reader = csv.DictReader(stream)
+        header = stream.readline()
+        number, line = 0, 1
         try:
-            yield from enumerate(reader, 1)
+            # strict: else a quote that is not closed makes one text of all that follows
+            reader = csv.DictReader(chain([header], stream), delimiter=_delimiter_of(header), strict=True)
+            if reader.fieldnames:
+                line = reader.line_num + 1
+            for number, record in enumerate(reader, 1):
+                yield number, record
+                line = reader.line_num + 1
         except csv.Error as error:
-            raise DataError(
-                one_line(f"{name}: line {reader.line_num}: found broken CSV ({error}), expected a record")
-            ) from None
+            place = f"{name}: record {number + 1}, from line {line}"
+            raise DataError(one_line(f"{place}: found broken CSV ({error}), expected a record")) from None
+
+
+def _delimiter_of(header: str) -> str:
+    """What stands between the columns: whatever makes most columns of their names, else a comma."""
+    return max(",;\t|", key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
 
 
 def _read_parquet(name: str, columns: Sequence[str] = (), all_columns: bool = False) -> Iterator[Record]:
@@ -194,7 +205,11 @@ def _read_dataset(name: str) -> Iterator[Record]:
         yield from enumerate(rows, 1)
     except Exception as error:  # the library lets through whatever its many parts raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise DataError(one_line(f"{name}: the data set cannot be read: {reason}; is the network reachable?")) from None
+        raise DataError(
+            one_line(
+                f"{name}: found no such file or folder, and the data set cannot be read: {reason}; is the network reachable?"
+            )
+        ) from None
 
 
 _READERS: dict[str, Callable[[str], Iterator[Record]]] = {
