@@ -133,7 +133,8 @@ def read_facts(folder: Path, kind: tuple[str, int], expected: str) -> dict[str, 
         raise DataError(one_line(f"{path}: found broken JSON ({error}), expected a manifest")) from None
     found = (facts.get("format"), facts.get("version")) if isinstance(facts, dict) else type(facts).__name__
     if found != kind:
-        raise DataError(one_line(f"{path}: found {found}, expected {kind}; prepare it again"))
+        remedy = "; prepare it again" if isinstance(found, tuple) and found[0] == kind[0] else f": {expected}"
+        raise DataError(one_line(f"{path}: found {found}, expected {kind}{remedy}"))
     return facts
 
 
