@@ -55,6 +55,15 @@ def make_model(case: Case, dtype: str) -> Model:
     return replace(model, tensors={name: with_half_scales(t) for name, t in model.tensors.items()})
 
 
+def with_least_bytes(model: Model) -> Model:
+    """The int8 model with weights of -128, which no quantizer writes but a file may hold: every one below -100 is one."""
+
+    def least(t: Tensor) -> Tensor:
+        return t if t.dtype != "q8_0" else replace(t, data=np.where(t.data < -100, np.int8(-128), t.data))
+
+    return replace(model, tensors={name: least(t) for name, t in model.tensors.items()})
+
+
 def random_ids(case: Case, n: int) -> list[int]:
     """Reproducible token ids."""
     return np.random.default_rng(1).integers(0, case.config.vocab_size, n).tolist()
@@ -71,6 +80,14 @@ def logits_of_decode(engine: Engine, ids: list[int]) -> np.ndarray:
         rows.append(engine.logits_buffer[0, : engine.config.vocab_size].copy())
     sequence.close()
     return np.array(rows)
+
+
+def drift_of_least_bytes(case: Case) -> float:
+    """The error of the int8 model with_least_bytes against unrounded activations, relative to the largest logit."""
+    model, ids = with_least_bytes(make_model(case, "q8_0")), random_ids(case, 20)
+    smooth = reference_logits(model, ids, quantize_activations=False)
+    with Engine(model, n_threads=2) as engine:
+        return float(np.abs(engine.logits(ids) - smooth).max() / np.abs(smooth).max())
 
 
 def errors_of(case: Case, dtype: str, n_threads: int, n_tokens: int = 90, cache_itemsize: int = 4) -> tuple[float, float, bool]:
@@ -111,3 +128,5 @@ if __name__ == "__main__":
             errors = errors_of(case, dtype, n_threads=2, cache_itemsize=cache_itemsize)
             verdict = "right" if is_right(dtype, errors, cache_itemsize) else "WRONG"
             print(f"{case.name} {dtype}, cache of {cache_itemsize} bytes: {errors} {verdict}")
+        drift = drift_of_least_bytes(case)
+        print(f"{case.name} weights of -128: {drift} {'right' if drift < 0.03 else 'WRONG'}")

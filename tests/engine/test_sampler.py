@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llamita.engine.memory import address_of, aligned
-from llamita.engine.sampler import draw_coin, sample_row, sampler_at
+from llamita.engine.sampler import draw_coin, pick_by_sum, sample_row, sampler_at
 from llamita.engine.state import SAMPLER
 from llamita.simd.kernel import kernel
 
@@ -21,6 +21,11 @@ def sample(sampler_address, logits, vocab_size, n_vectors, scratch, candidates, 
 @kernel
 def coin(sampler_address):
     return draw_coin(sampler_at(sampler_address, 0))
+
+
+@kernel
+def pick(weights, n_vectors, wanted):
+    return pick_by_sum(weights, n_vectors, wanted)
 
 
 class Sampler:
@@ -155,6 +160,16 @@ def test_the_repetition_penalty_weakens_each_seen_token_once():
     assert sampler(logits) == 3  # only 7 is in the window
     sampler = Sampler(history=(5, 7), temperature=0.0, repetition_penalty=1.5)
     assert sampler(np.where(logits == 2, -1.0, logits).astype(np.float32)) != 5
+
+
+@pytest.mark.parametrize("behind", [0, 3, 35])
+@pytest.mark.parametrize("n", [40, 512, 32_000])
+def test_a_coin_beyond_the_rounded_sum_takes_the_last_token_that_has_a_weight(n: int, behind: int):
+    weights = aligned(-(-n // 16) * 16, np.float32)
+    weights[1 : n - behind] = np.random.default_rng(n).random(n - behind - 1, np.float32)  # the first has none
+    last = n - behind - 1
+    for wanted in (weights.sum() * 1.001, np.float32(np.inf)):
+        assert pick(address_of(weights), len(weights) // 16, np.float32(wanted)) == last
 
 
 def test_a_tiny_top_p_keeps_the_most_likely():

@@ -4,6 +4,8 @@ import gc
 import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -97,6 +99,64 @@ def test_slots_run_out_with_a_message_and_come_back(engine):
     taken[0].close()
     engine.sequence().close()
     taken[1].close()
+
+
+def test_a_closed_sequence_says_so_and_leaves_the_next_one_alone(engine):
+    closed = engine.sequence(Sampling(temperature=0))
+    closed.append([1, 2])
+    closed.next()
+    ids = closed.ids
+    closed.close()
+    other = engine.sequence(Sampling(temperature=0))
+    other.append([1, 2])
+    closed.append([3])
+    closed.allow(None)
+    for use in (closed.next, closed.read, lambda: closed.run(3), lambda: closed.fork(1), lambda: other.take_over(closed, 1)):
+        with pytest.raises(SettingError, match="the sequence: found it closed"):
+            use()
+    assert closed.ids == [*ids, 3]
+    assert [1, 2, other.next()] == ids
+    other.close()
+    assert len(engine._free_slots) == 2
+
+
+def test_a_fork_that_finds_no_slot_takes_none(engine):
+    sequence, other = engine.sequence(), engine.sequence()
+    sequence.append([1])
+    other.close()
+    with pytest.raises(SettingError, match="2 in use"):
+        sequence.fork(2)
+    sequence.close()
+    assert len(engine._free_slots) == 2
+
+
+@pytest.mark.parametrize("temperature", [1e-29, 1e-31, 1e-45])
+def test_a_tiny_temperature_takes_the_likeliest(engine, temperature: float):
+    made = []
+    for wanted in (0.0, temperature):
+        sequence = engine.sequence(Sampling(temperature=wanted, top_p=1.0))
+        sequence.append([1])
+        made.append(sequence.run(20))
+        sequence.close()
+    assert made[0] == made[1]
+
+
+def test_threads_that_share_an_engine_wait_for_one_another(engine):
+    def tell(seed: int) -> list[int]:
+        with closing(engine.sequence(Sampling(seed=seed))) as sequence:
+            sequence.append([1, seed])
+            return [sequence.next() for _ in range(20)] + sequence.run(20)
+
+    alone = [tell(seed) for seed in range(1, 21)]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(tell, range(1, 21))) == alone
+
+
+def test_more_cores_than_threads_are_possible_is_no_mistake(monkeypatch):
+    monkeypatch.setattr("llamita.engine.engine.default_threads", lambda: 2)
+    monkeypatch.setattr("llamita.engine.engine.MAX_THREADS", 1)
+    with Engine(make_model(CASES[0], "f32")) as engine:
+        assert engine.n_threads == 1
 
 
 @pytest.mark.parametrize("settings", [

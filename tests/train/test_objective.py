@@ -56,3 +56,21 @@ def test_an_update_is_of_the_mean_over_all_counted_targets_however_it_is_split(t
     assert result.gradient_norm == pytest.approx(norm.item(), rel=1e-5)
     counted = objective.targets[objective.targets >= 0].float()
     assert result.more["targets_mean"] == pytest.approx(counted.mean().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_gradient_that_overflows_float16_changes_no_weight_and_lowers_the_factor(tiny_recipe, optimizer):
+    config = replace(tiny_recipe.training, batch=4, accumulation=1, dropout=0.0, dtype="float16", optimizer=optimizer)
+    network = build_network(tiny_recipe.model, seed=1)
+    updater = Updater(config, network, Fixed(), ALONE)
+    assert updater.scaler is not None
+    updater.run(0)  # momenta that are not 0
+    factor, before = updater.scaler.get_scale(), {name: p.clone() for name, p in network.named_parameters()}
+    overflow = network.embedding.register_hook(lambda slope: torch.full_like(slope, torch.inf))
+    result = updater.run(1)
+    overflow.remove()
+    assert updater.scaler.get_scale() == factor / 2
+    assert (result.finite, result.gradient_norm) == (True, torch.inf), "the scaler has seen to it"
+    assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
+    updater.run(2)
+    assert not any(torch.equal(before[name], p) for name, p in network.named_parameters())

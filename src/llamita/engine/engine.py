@@ -1,11 +1,13 @@
 """Engine: a Model made ready to run. It holds weights, cache and buffers, and runs steps of sequences on a team of threads.
 
-Ids in, ids or logits out. It gets a Model, never a path, and knows no text. One thread may call it at a time.
+Ids in, ids or logits out. It gets a Model, never a path, and knows no text. Threads that call it wait for one another; a
+sequence belongs to one of them, and so does what a pass leaves behind (logits_buffer, score, logprobs, hidden_states).
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 import weakref
 from collections.abc import Iterable
@@ -47,7 +49,8 @@ from llamita.model import Model, rope_angles
 from llamita.simd.isa import INSTRUCTION_SETS, LANES, detect_isa
 
 LOGIT_ROWS = 32  # rows of logits held at least, beside those of one token of each sequence
-MAX_THREADS = 60
+MAX_THREADS = 60  # which of them sleep are bits of one int64
+CLOSED = "the sequence: found it closed, expected it open; make another"
 LARGE_MODEL = 2_000_000_000  # parameters from which a prompt is read in smaller pieces, so that Ctrl-C is heard
 
 
@@ -75,7 +78,7 @@ class Engine:
     ) -> None:
         self.config = model.validate().config
         self.context = _checked("context", context, self.config.context, self.config.context)
-        self.n_threads = _checked("n_threads", n_threads, default_threads(), MAX_THREADS)
+        self.n_threads = _checked("n_threads", n_threads, min(default_threads(), MAX_THREADS), MAX_THREADS)
         self.n_slots = _checked("n_slots", n_slots, 1, 4096)
         self.isa = detect_isa()
         pass_rows = 256 if self.config.n_parameters < LARGE_MODEL else 64
@@ -83,6 +86,7 @@ class Engine:
         self.max_logits = self.n_slots + max(logit_rows, LOGIT_ROWS)
         self.max_rows = max(pass_rows, self.max_logits)
         self._free_slots = list(range(self.n_slots))
+        self._lock = threading.RLock()  # of the state, the team and the buffers
         self._first_hidden = 0  # of the last pass: rows of `last` before those whose hidden states were wanted
         self._buffers: dict[str, np.ndarray] = {}
         self._state = aligned(STATE.itemsize, np.uint8).view(STATE)
@@ -222,11 +226,11 @@ class Engine:
 
     def sequence(self, sampling: Sampling | None = None) -> Sequence:
         """A new sequence in a free slot. Raises SettingError when all slots are taken."""
-        if not self._free_slots:
-            raise SettingError(
-                f"sequences: found {self.n_slots} in use, expected fewer; close one, or make the engine with more n_slots"
-            )
-        slot = self._free_slots.pop(0)
+        try:
+            slot = self._free_slots.pop(0)
+        except IndexError:
+            remedy = "close one, or make room for more (Engine's n_slots, load's n_sequences)"
+            raise SettingError(f"sequences: found {self.n_slots} in use, expected fewer; {remedy}") from None
         try:
             return Sequence(self, slot, sampling or Sampling())
         except BaseException:
@@ -245,6 +249,8 @@ class Engine:
 
     def copy_cache(self, source: int, target: int, n_positions: int) -> None:
         """Copy keys and values of the first n_positions from one slot to another."""
+        if source < 0 or target < 0:
+            raise SettingError(CLOSED)
         config, s = self.config, self._state[0]
         blocks, stride = -(-n_positions // LANES), int(s["head_stride"])
         shape = (config.n_layers, self.n_slots, config.n_kv_heads, int(s["context"]) // LANES, LANES * stride)
@@ -284,8 +290,9 @@ class Engine:
             sequence.append(ids)
             rows = [np.zeros((0, self.config.vocab_size), np.float32)]
             while n := min(len(sequence.pending), self.max_logits - self.n_slots):
-                self.run_pass([Reading(sequence, n, wants_logits=True)])
-                rows.append(self.logits_buffer[:n, : self.config.vocab_size].copy())
+                with self._lock:
+                    self.run_pass([Reading(sequence, n, wants_logits=True)])
+                    rows.append(self.logits_buffer[:n, : self.config.vocab_size].copy())
             return np.concatenate(rows)
         finally:
             sequence.close()
@@ -297,15 +304,16 @@ class Engine:
         called or threads must wait. Sizes are the caller's business: max_rows ids, max_logits rows of logits, max_results drawn
         ids, room in the context.
         """
-        n_drawn = self._describe(readings)
-        state = self._state
-        state["job"], state["n_steps"], state["steps_done"] = JOB_FORWARD, n_steps, 0
-        self._buffers["signals"][STOP] = 0
-        self._team.run()
-        for reading in readings:
-            sequence = reading.sequence
-            sequence.n_read = sequence.position - 1 if reading.draws else sequence.n_read + reading.n_ids
-        return self._results[: int(state["steps_done"][0]) * n_drawn].reshape(-1, max(n_drawn, 1))
+        with self._lock:
+            n_drawn = self._describe(readings)
+            state = self._state
+            state["job"], state["n_steps"], state["steps_done"] = JOB_FORWARD, n_steps, 0
+            self._buffers["signals"][STOP] = 0
+            self._team.run()
+            for reading in readings:
+                sequence = reading.sequence
+                sequence.n_read = sequence.position - 1 if reading.draws else sequence.n_read + reading.n_ids
+            return self._results[: int(state["steps_done"][0]) * n_drawn].reshape(-1, max(n_drawn, 1)).copy()
 
     def score(self, place: int, n_alternatives: int) -> Score:
         """How likely a token of the last pass was. place: of a drawn one its index in what run_pass returned, flattened; those
@@ -334,10 +342,11 @@ class Engine:
         """Bytes a second at which all threads read the weights of a token, as they lie, and do nothing else."""
         n_bytes, seconds = 0, 0.0
         for address, size in self.weights.regions():
-            self._state["job"], self._state["read_from"], self._state["read_bytes"] = JOB_READ, address, size
-            started = time.perf_counter()
-            self._team.run()
-            seconds += time.perf_counter() - started
+            with self._lock:
+                self._state["job"], self._state["read_from"], self._state["read_bytes"] = JOB_READ, address, size
+                started = time.perf_counter()
+                self._team.run()
+                seconds += time.perf_counter() - started
             n_bytes += size
         return n_bytes / seconds
 
@@ -347,7 +356,8 @@ class Engine:
 
     def close(self) -> None:
         """End the threads; the engine cannot be used afterwards. Closing twice is harmless."""
-        self._finalizer()
+        with self._lock:
+            self._finalizer()
 
     def __enter__(self) -> Engine:
         return self
@@ -368,6 +378,8 @@ class Engine:
         drawn, n_ranked, others, hidden = [], [], [], []
         for reading in readings:
             s, n, row = reading.sequence, reading.n_ids, len(ids)
+            if s.slot < 0:
+                raise SettingError(CLOSED)
             ids += s.pending[:n].tolist()
             slots += [s.slot] * n
             positions += range(s.n_read, s.n_read + n)

@@ -1,11 +1,15 @@
 """Pack rows of small integers into panels of 16 rows: so decode runs at memory speed, and the same kernel does prefill.
 
 int8 panels lie [panel][k / 4][16 rows][4]; a group that is no multiple of 4 is padded with zeros, and so is the last panel.
-Where the instruction set multiplies unsigned by signed bytes, weights hold w + 128. 4-bit panels lie [panel][group][4][16
-rows][4]: the four words of a group are those of the file, word i with weights 4 i to 4 i + 3 in its lower halves and the 16
-further ones in its upper. Scales lie [panel][group][16 rows], of q4_1 [panel][group][2][16 rows] with the offsets, as float16
-of number / multiplier, a power of two that puts the largest of the matrix at 2**14 or so: so all that matter are in float16's
-normal range, off by 2**-11 at most. With the small block they are float32, as in the file.
+Where the instruction set multiplies unsigned by signed bytes, weights hold w + 128; where it changes the signs of weights,
+-128, which has no opposite and which only foreign files hold, becomes -127.
+
+4-bit panels lie [panel][group][4][16 rows][4]: the four words of a group are those of the file, word i with weights 4 i to
+4 i + 3 in its lower halves and the 16 further ones in its upper.
+
+Scales lie [panel][group][16 rows], of q4_1 [panel][group][2][16 rows] with the offsets, as float16 of number / multiplier, a
+power of two that puts the largest of the matrix at 2**14 or so: so all that matter are in float16's normal range, off by
+2**-11 at most. With the small block they are float32, as in the file.
 """
 
 import numpy as np
@@ -18,7 +22,7 @@ from llamita.simd.kernel import kernel, piece
 from llamita.simd.memory import get_f16, get_f32, get_i8, get_i32, set_f16, set_f32, set_i8, set_i32
 from llamita.simd.vectors import LANES
 
-OFFSET = current_isa().weight_offset
+OFFSET, IS_SIGN_CHANGED = current_isa().weight_offset, current_isa().magnitudes
 FLIP = np.int32(-2139062144) if OFFSET else np.int32(0)  # 0x80808080: w + 128 for four bytes at once
 
 
@@ -57,6 +61,14 @@ def pack_halves(source, target, panel):
 
 
 @piece
+def without_least(word):
+    """Four int8 of which -128 becomes -127."""
+    others = word ^ 0x80808080  # a byte of -128 is 0 now
+    is_least = ~((others & 0x7F7F7F7F) + 0x7F7F7F7F | others) & 0x80808080
+    return np.int32(word + (is_least >> 7))
+
+
+@piece
 def pack_words(source, target, panel):
     """The weights of one full panel whose groups are multiples of 4: four bytes at a time, group after group."""
     words = source.group >> 2
@@ -67,7 +79,8 @@ def pack_words(source, target, panel):
         for word in range(words):
             place = at + (g * words + word) * 64
             for lane in range(LANES):
-                set_i32(place, lane, get_i32(group + lane * source.row_bytes, word) ^ FLIP)
+                four = get_i32(group + lane * source.row_bytes, word)
+                set_i32(place, lane, without_least(four) if IS_SIGN_CHANGED else four ^ FLIP)
 
 
 @piece
@@ -81,7 +94,7 @@ def pack_bytes(source, target, panel):
             for k in range(target.padded_group):
                 w = 0
                 if row < source.rows and k < source.group:
-                    w = get_i8(group, k)
+                    w = max(get_i8(group, k), -127) if IS_SIGN_CHANGED else get_i8(group, k)
                 i = g * target.padded_group + k
                 set_i8(at, (i >> 2) * 64 + lane * 4 + (i & 3), w + OFFSET)
 

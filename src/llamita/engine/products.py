@@ -32,7 +32,7 @@ def _join(builder: Any, parts: list) -> Any:
 
 
 def _dot_avx2(builder: Any, total: Any, w: Any, x: Any, magnitude: Any) -> Any:
-    """8 lanes: |x| * (w with x's sign); vpmaddubsw saturates, but magnitudes up to 127 stay below 32,768."""
+    """8 lanes: |x| * (w with x's sign); vpmaddubsw saturates, but magnitudes up to 127 stay below 32,768. w is no -128."""
     w, x, magnitude = (builder.bitcast(v, _BYTES) for v in (w, x, magnitude))
     signed = call(builder, "llvm.x86.avx2.psign.b", _BYTES, w, x)
     pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", _WORDS, magnitude, signed)

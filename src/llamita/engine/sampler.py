@@ -150,17 +150,19 @@ def pick_by_sum(weights, n_vectors, wanted):
     for i in range(n_vectors):
         v = load(weights, i * LANES)
         block = reduce_add(v)
+        if block > 0:
+            last = i
         if total + block <= wanted:
             total += block
             continue
         for lane in range(LANES):
-            w = get_f32(weights, i * LANES + lane)
-            total += w
-            if w > 0:
-                last = i * LANES + lane
+            total += get_f32(weights, i * LANES + lane)
             if wanted < total:
                 return i * LANES + lane
-    return last
+    for lane in range(LANES - 1, -1, -1):  # the sum in this order was less than that of the lanes
+        if get_f32(weights, last * LANES + lane) > 0:
+            return last * LANES + lane
+    return np.int64(0)
 
 
 @piece

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from llamita.errors import SettingError
 
 LARGEST_BIAS = 1e6
+COLDEST = 1e-30  # a temperature below is one of 0: logits divided by it would leave float32
 
 
 def seed_of_sample(seed: int, i: int) -> int:
@@ -18,13 +19,15 @@ def seed_of_sample(seed: int, i: int) -> int:
 class Sampling:
     """How to draw tokens. The defaults are llama2.c's.
 
-    temperature: 0 takes the most likely token; 1 draws as the model says. top_p: only the most likely tokens whose
-    probabilities
-    sum up to this (arXiv:1904.09751); 0 or 1: all. top_k: only the k most likely; 0: all. min_p: only tokens at least this
-    times as likely as the most likely (arXiv:2407.01082). repetition_penalty: divides the (positive) logits of the last
-    repetition_window ids (arXiv:1909.05858). presence_penalty, frequency_penalty: taken from the logits of ids drawn since the
-    prompt, the one once, the other as often as they were drawn (OpenAI's definition). logit_bias: id -> number added to its
-    logit, -inf forbids it. seed: the state of the xorshift64* generator, 64 bits, not 0; equal seeds draw equal tokens.
+    temperature: 0 takes the most likely token; 1 draws as the model says.
+    top_p: only the most likely tokens whose probabilities sum up to this (arXiv:1904.09751); 0 or 1: all.
+    top_k: only the k most likely; 0: all.
+    min_p: only tokens at least this times as likely as the most likely (arXiv:2407.01082).
+    repetition_penalty: divides the (positive) logits of the last repetition_window ids (arXiv:1909.05858).
+    presence_penalty, frequency_penalty: taken from the logits of ids drawn since the prompt, the one once, the other as often
+    as they were drawn (OpenAI's definition).
+    logit_bias: id -> number added to its logit, -inf forbids it.
+    seed: the state of the xorshift64* generator, 64 bits, not 0; equal seeds draw equal tokens.
     """
 
     temperature: float = 1.0
@@ -37,6 +40,11 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int = 1
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is taken, without a random number."""
+        return self.temperature < COLDEST
 
     def validate(self) -> "Sampling":
         """Return the settings; raise SettingError at one outside its range."""

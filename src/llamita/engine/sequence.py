@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +45,8 @@ class Sequence:
         self._bias_values = np.array(list(sampling.logit_bias.values()), np.float32)
         record = self._sampler
         record["rng"] = np.uint64(sampling.seed % (1 << 64))
-        record["temperature"], record["top_p"], record["min_p"] = sampling.temperature, sampling.top_p, sampling.min_p
+        record["temperature"] = 0.0 if sampling.is_greedy else sampling.temperature
+        record["top_p"], record["min_p"] = sampling.top_p, sampling.min_p
         record["top_k"] = sampling.top_k
         record["repetition_penalty"], record["penalty_window"] = sampling.repetition_penalty, sampling.repetition_window
         record["presence_penalty"], record["frequency_penalty"] = sampling.presence_penalty, sampling.frequency_penalty
@@ -149,7 +152,7 @@ class Sequence:
 
     def skip_coins(self, n: int) -> None:
         """Draw n random numbers and forget them, as llama2.c's chat does at positions of the prompt; none at temperature 0."""
-        if self.sampling.temperature == 0:
+        if self.sampling.is_greedy:
             return
         state, mask = int(self._sampler["rng"]), (1 << 64) - 1
         for _ in range(n):
@@ -186,19 +189,21 @@ class Sequence:
     def fork(self, n: int) -> list[Sequence]:
         """n new sequences that go on from here, the i-th with seed + i + 1; what was read is copied, not read again."""
         self.read()
-        forks = []
-        for i in range(n):
-            seed = seed_of_sample(self.sampling.seed, i + 1)
-            settings = {**self.sampling.__dict__, "seed": seed}
-            fork = self._engine.sequence(Sampling(**settings))
-            fork.take_over(self, self.n_read)
-            fork._history[: self.position] = self._history[: self.position]
-            fork._sampler["n_history"], fork._sampler["n_prompt"] = self.position, self._sampler["n_prompt"]
-            forks.append(fork)
-        return forks
+        with ExitStack() as undo:
+            forks = []
+            for i in range(n):
+                sampling = replace(self.sampling, seed=seed_of_sample(self.sampling.seed, i + 1))
+                forks.append(fork := self._engine.sequence(sampling))
+                undo.callback(fork.close)
+                fork.take_over(self, self.n_read)
+                fork._history[: self.position] = self._history[: self.position]
+                fork._sampler["n_history"], fork._sampler["n_prompt"] = self.position, self._sampler["n_prompt"]
+            undo.pop_all()
+            return forks
 
     def close(self) -> None:
-        """Give the slot back."""
+        """Give the slot back. Ids and position can still be read; whatever runs the model raises SettingError from now on."""
         if self.slot >= 0:
+            self._sampler = self._sampler.copy()  # the record is the slot's, and so the next sequence's
             self._engine.release(self.slot)
             self.slot = -1

@@ -112,7 +112,7 @@ class Updater:
         norm = self._clip()
         finite = math.isfinite(loss) and math.isfinite(norm)
         rate = learning_rate(self.config, step) if rate is None else rate
-        if finite or self.scaler is not None:
+        if finite:  # all optimizers or none: the scaler would leave out only those whose own gradients overflowed
             self.optimizers.step(rate, self.scaler)
         if self.scaler is not None:
             self.scaler.update()
