@@ -87,11 +87,13 @@ def measure(source: Model, other: Model, windows: list[list[int]], progress: Cal
 def split(ids: list[int], begin: list[int], model: Model) -> list[list[int]]:
     """Cut the ids of a text into windows for `measure`, each after the ids `begin`: as many as time and memory allow.
 
-    Raises SettingError for a text of no ids.
+    Raises SettingError for a text of no ids, and for a context in which nothing can follow `begin`.
     """
     if not ids:
         raise SettingError("text to verify with: found nothing in it, expected a few kilobytes")
     length = min(WINDOW_TOKENS, model.config.context) - len(begin)
+    if length < 1:
+        raise SettingError(f"context: found {model.config.context}, expected room for a token behind the first")
     n_tokens = max(min(MAX_TOKENS, MAX_LOGITS_BYTES // (4 * model.config.vocab_size)), 1)
     ids = ids[:n_tokens]
     return [begin + ids[first : first + length] for first in range(0, len(ids), length)]

@@ -1,5 +1,7 @@
 """Kernels as C functions, and the cache of their machine code: its folder, damaged files, and what its key depends on."""
 
+import os
+
 from llamita.cache import cache_folder
 from llamita.simd import machine_code
 from llamita.simd.kernel import kernel
@@ -24,6 +26,18 @@ def test_a_kernel_is_compiled_once_and_takes_as_many_arguments_as_it_wants(tmp_p
     assert capsys.readouterr().err == ""
     assert compiled(4, -2) == kept(4, -2) == 38
     load_kernel("pause", [], lambda: do_nothing, 1)(0)
+
+
+def test_what_other_versions_left_is_forgotten_but_the_newest(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMITA_CACHE_DIR", str(tmp_path))
+    for i in range(12):
+        (tmp_path / f"pause-{i}.o").touch()
+        os.utime(tmp_path / f"pause-{i}.o", (i, i))
+    (tmp_path / "engine-0.o").touch()
+    load_kernel("pause", [], lambda: do_nothing, 1)
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert {f"pause-{i}.o" for i in range(5, 12)} | {"engine-0.o"} < kept
+    assert len(kept) == machine_code.MOST_KEPT + 1
 
 
 def test_an_object_is_read_as_it_was_written(tmp_path):

@@ -54,3 +54,13 @@ def test_this_machine_is_described():
     described = describe_machine()
     assert described["cores"] >= 1
     assert described["versions"]["torch"]
+
+
+def test_pages_of_files_that_nobody_reads_are_free_memory_in_a_container(monkeypatch, tmp_path):
+    monkeypatch.setattr("llamita.train.machine.CONTROL_GROUP", tmp_path)
+    before = free_memory_bytes()
+    for name, text in (("max", "3000"), ("current", "2500"), ("stat", "anon 900\ninactive_file 1500\nactive_file 100\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert free_memory_bytes() == 2000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory_bytes() == pytest.approx(before, rel=0.5)

@@ -149,7 +149,7 @@ def show(scores: list["Score"], names: list[str], comparison: "Comparison | None
     """Print a table, one column a model, and what the difference is worth."""
     rows = [
         ("cross entropy, nats per token", *(f"{s.cross_entropy:.4f}" for s in scores)),
-        ("95 % of texts like this one", *(interval_in_words(s.interval) for s in scores)),
+        ("95 % interval", *(interval_in_words(s.interval) for s in scores)),
         ("perplexity", *(f"{s.perplexity:.4g}" for s in scores)),
         ("bits per byte", *(f"{s.bits_per_byte:.4f}" for s in scores)),
         ("tokens counted", *(f"{s.n_tokens:,}" for s in scores)),

@@ -1,8 +1,7 @@
 """Files and data sets of records (JSON lines, JSON, CSV, Parquet, the Hugging Face hub), as the texts of one of their columns.
 
 Each reader yields records one after the other, numbered from 1, and holds few of them. Who reads JSON lines may go on behind a
-broken one. pyarrow and datasets are imported by
-those who need them. Knows nothing of plain text files.
+broken one. pyarrow and datasets are imported by those who need them. Knows nothing of plain text files.
 """
 
 import csv

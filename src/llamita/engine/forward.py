@@ -1,9 +1,7 @@
-"""One pass through the model for m rows: decode (one row), prefill (many rows of one sequence), a batch (rows of many
-sequences).
+"""One pass through the model for m rows: decode (one row), prefill (many rows of one sequence), a batch (of many sequences).
 
-All threads of the team run `forward` with their rank. Few rows: every thread does the row-wise work itself, redundantly
-(norm and
-quantization cost less than a barrier), and takes chunks of each matrix: 4 barriers a layer, 5 where heads do not divide
+All threads of the team run `forward` with their rank. Few rows: every thread does the row-wise work itself, redundantly (norm
+and quantization cost less than a barrier), and takes chunks of each matrix: 4 barriers a layer, 5 where heads do not divide
 among threads. Many rows: every thread owns rows through all matrices; only attention, split by heads, needs the others.
 A row's result does not depend on the rows beside it, to the last bit.
 """

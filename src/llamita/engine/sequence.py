@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llamita.engine.engine import Engine
 
 PATIENCE_SECONDS = 0.05  # compiled code returns to Python this often, so that Ctrl-C is heard
+LEAST_TO_COPY = 16  # ids: fewer are read sooner than taken over from another sequence, or waited for
 BURST_SECONDS = 0.002  # what `stream` waits for at once: nobody sees it
 
 

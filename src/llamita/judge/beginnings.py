@@ -8,8 +8,7 @@ from collections.abc import Sequence as Many
 import numpy as np
 
 from llamita.engine import Sampling, Sequence
-
-LEAST_TO_COPY = 16  # ids: fewer are read sooner than copied
+from llamita.engine.sequence import LEAST_TO_COPY
 
 
 def begin(sequence: Sequence, ids: np.ndarray, sampling: Sampling, n_most: int, others: Many[Sequence] = ()) -> None:

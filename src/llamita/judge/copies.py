@@ -1,9 +1,8 @@
 """Copies: the longest run of tokens in each of some pieces of text that stands, token for token, in a long text.
 
 The long text is taken in blocks. libdivsufsort sorts all beginnings of a block and of the pieces together (a suffix array;
-Manber and Myers, 1990), so that the beginning of the block that agrees longest with a place in a piece stands right above
-or below it.
-Time grows with the long text and memory with a block: four million tokens a second, 250 MB. Knows no text and no model.
+Manber and Myers, 1990), so that the beginning of the block that agrees longest with a place in a piece stands right above or
+below it. Time grows with the long text and memory with a block: four million tokens a second, 250 MB. Knows no text, no model.
 """
 
 from collections.abc import Callable, Sequence

@@ -20,7 +20,7 @@ _DRAWN_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a number lies for 95 of 100 texts like this one.
+    """Where the number of all text of this kind lies, with 95 % confidence.
 
     n_pieces of the text were drawn from; pieces says what they are: `documents` or `kilobytes`.
     """

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from llamita.engine import Engine, Sampling, Score
+from llamita.engine.sequence import LEAST_TO_COPY
 from llamita.serve.job import Job, Ticket
 from llamita.serve.running import NO_SCORE, Running
 from llamita.tokenizer import Tokenizer
-
-LEAST_TO_COPY = 16  # ids: fewer are read sooner than copied or waited for
 
 
 class Leader(NamedTuple):

@@ -23,6 +23,7 @@ from llamita.simd.isa import compile_target, detect_isa
 # what the machine code may call: anything else would make LLVM end the process at load time
 ALLOWED_SYMBOLS = {"usleep", "Sleep", "memcpy", "memset", "memmove", "sqrtf", "rintf", "fmaf", "fmaxf"}
 NAME_BYTES, DIGEST_BYTES = 512, 32  # of a cache file, before the code
+MOST_KEPT = 8  # of one kernel: for two versions of the program, each on a few instruction sets
 
 
 def cache_key(sources: Iterable[Path]) -> str:
@@ -59,6 +60,13 @@ def write_object(path: Path, name: str, code: bytes) -> None:
         except OSError:
             Path(file.name).unlink()
             raise
+
+
+def forget_old_objects(folder: Path, what: str) -> None:
+    """Remove what other versions have left of a kernel, but the newest. Failure only costs space."""
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.glob(f"{what}-*.o"), key=lambda path: path.stat().st_mtime)[:-MOST_KEPT]:
+            path.unlink(missing_ok=True)
 
 
 def compile_object(find_kernel: Callable[[], Any], n_arguments: int) -> tuple[str, bytes]:
@@ -171,6 +179,7 @@ def load_kernel(what: str, sources: Iterable[Path], find_kernel: Callable[[], An
         found = compile_object(find_kernel, n_arguments)
         if path:
             write_object(path, *found)
+            forget_old_objects(path.parent, what)
         where = "" if path else "; no folder to keep it in could be written, set LLAMITA_CACHE_DIR"
         announce(f"llamita: compiled in {time.perf_counter() - started:.1f} s{where}")
     return load_object(*found, n_arguments)

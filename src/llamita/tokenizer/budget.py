@@ -12,8 +12,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-CHARACTERS, ITEMS, SECONDS = 1 << 19, 10_000, 0.05  # that any template may use,
-CHARACTERS_PER_INPUT, ITEMS_PER_INPUT, SECONDS_PER_INPUT = 8, 2, 1e-6  # and more for each character and value given to it
+CHARACTERS, ITEMS, SECONDS = 1 << 19, 10_000, 0.05  # that any template may use
+CHARACTERS_PER_INPUT, ITEMS_PER_INPUT, SECONDS_PER_INPUT = 8, 2, 1e-6  # what each character and value given to it adds to that
 LONGEST_NUMBER_BITS = 1024
 REMADE = 16  # texts that are made on the way may be so many times as long together as the longest one
 WIDEST = 100  # characters of an indentation or a date, digits to round to

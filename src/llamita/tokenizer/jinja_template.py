@@ -15,15 +15,13 @@ from typing import Any
 from llamita.errors import ChatTemplateError, one_line
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.answers import Example, Run, answers_of, encode_runs
-from llamita.tokenizer.marks import encode_marked
+from llamita.tokenizer.marks import END_TEXTS, encode_marked
 from llamita.tokenizer.messages import ROLES, Message, plain_messages
 
 MAX_CHARACTERS = 1 << 16  # of a template; the longest in use have some 20,000
 _BREAK = "\ufdd0"  # one of the code points that Unicode keeps for the inside of programs
 _SAID, _SAID_END = "\ufdd1", "\ufdd2"  # around what {% generation %} holds
 _UNTEXT = str.maketrans(dict.fromkeys((_BREAK, _SAID, _SAID_END), "\ufffd"))
-# what ends an answer where a template writes it, by spelling, as files of models often name EOS only
-_TURN_ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|end_of_turn|>", "<end_of_turn>", "<|endoftext|>")
 
 
 class JinjaTemplate:
@@ -41,7 +39,7 @@ class JinjaTemplate:
             raise ChatTemplateError("chat template: found none that writes messages, expected one of Jinja")
         self.source, self._tokenizer = source, tokenizer
         special = tokenizer.special_tokens
-        self.stop_ids = frozenset({tokenizer.eos_id, *(special[end] for end in _TURN_ENDS if end in special and end in source)})
+        self.stop_ids = frozenset({tokenizer.eos_id, *(special[end] for end in END_TEXTS if end in special and end in source)})
         self.stop_ids -= {-1}
         spelling = {token_id: text for text, token_id in special.items()}
         ends = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id}

@@ -5,14 +5,18 @@ import re
 from llamita.errors import TokenizerError
 from llamita.tokenizer import Tokenizer
 
-# How the end of a text, of a turn or of a message is spelled; the list is llama.cpp's, as far as Llamas go
-_END_TEXTS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<EOT>")
+# How the end of a text, of a turn or of a message is spelled, as files of models often name EOS only; the list is llama.cpp's,
+# as far as Llamas go
+END_TEXTS = (
+    "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|end_of_turn|>", "<end_of_turn>", "<EOT>", "<|end_of_text|>",
+    "<|endoftext|>",
+)  # fmt: skip
 
 
 def end_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     """The special tokens that end a text, by their spelling; () where none is spelled so."""
     special_tokens = tokenizer.special_tokens
-    return tuple(special_tokens[text] for text in _END_TEXTS if text in special_tokens)
+    return tuple(special_tokens[text] for text in END_TEXTS if text in special_tokens)
 
 
 def enclose(tokenizer: Tokenizer, ids: list[int], bos: bool, eos: bool) -> list[int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llamita import __version__
-from llamita.processor import available_cores, cpu_facts, cpu_name
+from llamita.processor import CONTROL_GROUP, available_cores, cpu_facts, cpu_name
 
 PACKAGES = ("torch", "numpy", "numba", "safetensors", "sentencepiece", "tokenizers", "tensorboard")
 
@@ -158,11 +158,12 @@ def _available_by_meminfo() -> int | None:
 
 
 def _left_of_container() -> int | None:
-    """What the control group (version 2) of this process may still take."""
+    """What the control group (version 2) of this process may still take, pages of files that nobody reads given back."""
     with suppress(OSError, ValueError):  # "max" is no number: no limit
-        folder = Path("/sys/fs/cgroup")
-        limit = int((folder / "memory.max").read_text(encoding="ascii"))
-        return max(0, limit - int((folder / "memory.current").read_text(encoding="ascii")))
+        limit, taken = (int((CONTROL_GROUP / f"memory.{name}").read_text(encoding="ascii")) for name in ("max", "current"))
+        lines = (CONTROL_GROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        idle = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        return max(0, limit - taken + idle)
     return None
 
 
