@@ -15,15 +15,13 @@ from types import TracebackType
 
 import numpy as np
 
-from llamita.config import ModelConfig
 from llamita.engine.compiled import load_work
 from llamita.engine.memory import address_of, aligned
+from llamita.engine.rotary import rotary_tables
 from llamita.engine.sampling import Sampling
 from llamita.engine.scores import Reading, Score, score_of
 from llamita.engine.sequence import Sequence
 from llamita.engine.state import (
-    FIRST_PANELS,
-    GATE,
     JOB_FORWARD,
     JOB_PACK,
     JOB_READ,
@@ -31,7 +29,6 @@ from llamita.engine.state import (
     MOST_RANKED,
     PAIR_FLOATS,
     PARKED,
-    QUERY,
     RANK_LARGEST,
     RANK_SUM,
     RANKING_FLOATS,
@@ -39,13 +36,11 @@ from llamita.engine.state import (
     SPAN_FIELDS,
     STATE,
     STOP,
-    UP,
-    VALUE,
 )
 from llamita.engine.team import Team, default_threads
 from llamita.engine.weights import Weights, padded
 from llamita.errors import SettingError
-from llamita.model import Model, rope_angles
+from llamita.model import Model
 from llamita.simd.isa import INSTRUCTION_SETS, LANES, detect_isa
 
 LOGIT_ROWS = 32  # rows of logits held at least, beside those of one token of each sequence
@@ -170,11 +165,31 @@ class Engine:
         self._last = self._buffer("last", rows * x).reshape(rows, -1)
         logits = self._buffer("logits", self.max_logits * int(s["logits_stride"]))
         self.logits_buffer = logits.reshape(self.max_logits, -1)
+        self._make_thread_buffers()
+        self._ids, self._row_slots, self._row_positions = (
+            self._buffer(name, rows, np.int64) for name in ("ids", "row_slots", "row_positions")
+        )
+        self._spans = self._buffer("spans", SPAN_FIELDS * self.n_slots, np.int64).reshape(-1, SPAN_FIELDS)
+        self._wanted, self._n_ranked, self._targets = (
+            self._buffer(name, rows, np.int64) for name in ("wanted", "n_ranked", "targets")
+        )
+        self.max_results = max(self.context + 1, rows, 8 * n)
+        self._results = self._buffer("results", self.max_results, np.int64)
+        self._rankings = self._buffer("rankings", RANKING_FLOATS * self.max_results).reshape(-1, RANKING_FLOATS)
+        self._ranking_ids = self._buffer("ranking_ids", MOST_RANKED * self.max_results, np.int64).reshape(-1, MOST_RANKED)
+        self._buffers["samplers"] = memory = aligned(self.n_slots * SAMPLER.itemsize, np.uint8)
+        self._samplers = memory.view(SAMPLER)
+        self._state["samplers"] = address_of(self._samplers)
+
+    def _make_thread_buffers(self) -> None:
+        """Each thread's own: rows of activations, scores of attention, numbers of the vocabulary for drawing."""
+        s, n, rows = self._state[0], self.n_threads, self.max_rows
         tile, planes = INSTRUCTION_SETS[self.isa].query_tile, INSTRUCTION_SETS[self.isa].planes
-        longest, most_groups = self._widest_input()
+        longest, most_groups = self.weights.widest_input()
         private = {
-            "x": rows * x, "normed": rows * x, "quants": planes * rows * longest, "factors": rows * most_groups,
-            "pairs": max(PAIR_FLOATS, 4 * LANES * rows) + LANES, "scores": tile * int(s["context"]),
+            "x": rows * int(s["x_stride"]), "normed": rows * int(s["x_stride"]), "quants": planes * rows * longest,
+            "factors": rows * most_groups, "pairs": max(PAIR_FLOATS, 4 * LANES * rows) + LANES,
+            "scores": tile * int(s["context"]),
         }  # fmt: skip
         for name, size in private.items():
             size = padded(size) + LANES
@@ -191,36 +206,6 @@ class Engine:
         self._state["largest_private"] = per_thread = padded(self.n_slots) + LANES
         self._buffer("largest", n * per_thread)
         self._buffer("largest_ids", n * per_thread, np.int64)
-        self._ids, self._row_slots, self._row_positions = (
-            self._buffer(name, rows, np.int64) for name in ("ids", "row_slots", "row_positions")
-        )
-        self._spans = self._buffer("spans", SPAN_FIELDS * self.n_slots, np.int64).reshape(-1, SPAN_FIELDS)
-        self._wanted, self._n_ranked, self._targets = (
-            self._buffer(name, rows, np.int64) for name in ("wanted", "n_ranked", "targets")
-        )
-        self.max_results = max(self.context + 1, rows, 8 * n)
-        self._results = self._buffer("results", self.max_results, np.int64)
-        self._rankings = self._buffer("rankings", RANKING_FLOATS * self.max_results).reshape(-1, RANKING_FLOATS)
-        self._ranking_ids = self._buffer("ranking_ids", MOST_RANKED * self.max_results, np.int64).reshape(-1, MOST_RANKED)
-        self._buffers["samplers"] = memory = aligned(self.n_slots * SAMPLER.itemsize, np.uint8)
-        self._samplers = memory.view(SAMPLER)
-        self._state["samplers"] = address_of(self._samplers)
-
-    def _widest_input(self) -> tuple[int, int]:
-        """(most bytes, most groups) of a quantized row; checks that matrices with one input want it in the same groups."""
-        longest, most_groups = 1, 1
-        for layer in range(self.config.n_layers):
-            table = self.weights.table[MATRICES_PER_LAYER * layer :][:MATRICES_PER_LAYER]
-            for fused in (table[QUERY : VALUE + 1], table[GATE : UP + 1]):
-                groups = {int(m["group"]) for m in fused if m["kind"] >= FIRST_PANELS}
-                if len(groups) > 1:
-                    raise SettingError(
-                        f"layer {layer}: found groups {sorted(groups)} in matrices of one input, expected one size"
-                    )
-        for m in self.weights.table[self.weights.table["kind"] >= FIRST_PANELS]:
-            longest = max(longest, int(m["n_groups"] * m["padded_group"]))
-            most_groups = max(most_groups, int(m["n_groups"]))
-        return longest, most_groups
 
     # ---- sequences --------------------------------------------------------------------------------------------------
 
@@ -422,14 +407,3 @@ def _checked(name: str, value: int | None, default: int, most: int) -> int:
     if not 1 <= value <= most:
         raise SettingError(f"{name}: found {value}, expected 1 to {most}")
     return value
-
-
-def rotary_tables(config: ModelConfig, n_positions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tables of RoPE float32 [n_positions * padded head]: cos cos and -sin sin of each pair's angle."""
-    head_size, angles = config.head_size, rope_angles(config, n_positions)
-    cosines = aligned(n_positions * padded(head_size), np.float32).reshape(n_positions, -1)
-    sines = aligned(n_positions * padded(head_size), np.float32).reshape(n_positions, -1)
-    cosines[:, :head_size] = np.repeat(np.cos(angles), 2, axis=1)
-    sines[:, :head_size:2] = -np.sin(angles)
-    sines[:, 1:head_size:2] = np.sin(angles)
-    return cosines, sines

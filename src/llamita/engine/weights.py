@@ -12,7 +12,18 @@ import numpy as np
 
 from llamita.config import LAYER_MATRICES
 from llamita.engine.memory import address_of, aligned
-from llamita.engine.state import FIRST_PANELS, KIND_OF_DTYPE, MATRIX, PANELS_OF_ROWS
+from llamita.engine.state import (
+    FIRST_PANELS,
+    GATE,
+    KIND_OF_DTYPE,
+    MATRICES_PER_LAYER,
+    MATRIX,
+    PANELS_OF_ROWS,
+    QUERY,
+    UP,
+    VALUE,
+)
+from llamita.errors import SettingError
 from llamita.files import drop_pages
 from llamita.model import Model
 from llamita.quant import FLOAT_DTYPES, GGML_DTYPES, Q4_GROUP, Tensor, convert
@@ -139,6 +150,23 @@ class Weights:
         floats = self.table[self.table["kind"] < FIRST_PANELS]
         regions = [(int(m["weights"]), int(m["rows"] * m["row_bytes"])) for m in floats]
         return [(address_of(array), array.nbytes) for array in (self.packed, self.scales) if array.nbytes >= 64] + regions
+
+    def widest_input(self) -> tuple[int, int]:
+        """(most bytes, most groups) of a quantized row of activations.
+
+        Raises SettingError where matrices with one input want it in other groups.
+        """
+        for layer in range(len(self.table) // MATRICES_PER_LAYER):
+            table = self.table[MATRICES_PER_LAYER * layer :][:MATRICES_PER_LAYER]
+            for fused in (table[QUERY : VALUE + 1], table[GATE : UP + 1]):
+                groups = {int(m["group"]) for m in fused if m["kind"] >= FIRST_PANELS}
+                if len(groups) > 1:
+                    raise SettingError(
+                        f"layer {layer}: found groups {sorted(groups)} in matrices of one input, expected one size"
+                    )
+        panels = self.table[self.table["kind"] >= FIRST_PANELS]
+        longest = int((panels["n_groups"] * panels["padded_group"]).max(initial=1))
+        return longest, int(panels["n_groups"].max(initial=1))
 
     @staticmethod
     def _norms(model: Model) -> np.ndarray:
