@@ -1,6 +1,7 @@
 """Checkpoints on the disk: whole or absent, checked when read, pruned, published."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,3 +138,29 @@ def test_a_state_of_another_version_is_refused(save):
     (path / "state.json").write_text(json.dumps(values | {"version": 99}))
     with pytest.raises(DataError, match="version: found 99, expected 1"):
         checkpoint.read_state(path)
+
+
+def test_copies_beside_checkpoints_are_none(save, tmp_path):
+    shutil.copytree(save(1), tmp_path / "c" / "step-00000009-backup")
+    (tmp_path / "c" / "step-by-step").mkdir()
+    found = checkpoint.newest(tmp_path / "c", pytest.fail)
+    assert found is not None
+    assert found[1].step == 1
+    checkpoint.prune(tmp_path / "c", keep=1, best_step=None)
+    assert (tmp_path / "c" / "step-00000009-backup").is_dir()
+
+
+def test_damaged_checkpoints_of_later_steps_are_set_aside_and_count_no_more(save, tmp_path):
+    for step in (1, 40, 50):
+        save(step, 1.0 / step)
+    notes = []
+    checkpoint.set_aside(tmp_path / "c", 1, notes.append)
+    checkpoint.prune(tmp_path / "c", keep=1, best_step=None)
+    assert checkpoint.best_of(tmp_path / "c") == (1.0, 1)
+    kept = sorted(path.name for path in (tmp_path / "c").iterdir())
+    assert [name[: len("damaged-step-00000040")] for name in kept] == [
+        "damaged-step-00000040",
+        "damaged-step-00000050",
+        "step-00000001",
+    ]
+    assert ["of step 40 is kept" in notes[0], notes[1].endswith("goes on from step 1")] == [True, True]

@@ -1,5 +1,6 @@
 """Recipes as text: what is written comes back, and nonsense is named."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -103,6 +104,15 @@ def test_a_number_out_of_range_is_named(change, expected):
     with pytest.raises(SettingError) as caught:
         replace(FINETUNING, **change).validate()
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weight_decay": math.inf}, {"gradient_clip": math.nan}, {"n_steps": 10**20}, {"seed": 1 << 63}, {"seed": -1}],
+)
+def test_a_number_that_no_recipe_can_hold_is_refused(change):
+    with pytest.raises(SettingError, match=f"^{next(iter(change))}: found "):
+        replace(TRAINING, **change).validate()
 
 
 def test_heads_that_no_folder_can_hold_are_refused_but_for_an_adapter():

@@ -11,6 +11,7 @@ pytest.importorskip("torch", reason="torch comes with llamita[train]")
 
 import kills  # pyright: ignore[reportMissingImports]
 
+DROPOUT = "dropout=0.1"  # the same of every sample, whichever rank reads it
 PROGRAM = Path(__file__).with_name("ranks.py")
 
 
@@ -44,7 +45,7 @@ def weights(out: Path) -> list[bytes]:
 @pytest.fixture(scope="module")
 def one_rank(tokens, tmp_path_factory) -> list[float]:
     out = tmp_path_factory.mktemp("one")
-    done = torchrun(1, tokens, out, "ddp")
+    done = torchrun(1, tokens, out, "ddp", DROPOUT)
     assert done.returncode == 0, done.stderr
     return losses(out)
 
@@ -52,13 +53,13 @@ def one_rank(tokens, tmp_path_factory) -> list[float]:
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_train_as_one_and_resume_bit_for_bit(tokens, tmp_path, one_rank, parallel):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = torchrun(2, tokens, whole, parallel)
+    done = torchrun(2, tokens, whole, parallel, DROPOUT)
     assert done.returncode == 0, done.stderr
     assert losses(whole) == pytest.approx(one_rank, rel=1e-5)
 
-    assert torchrun(2, tokens, killed, parallel, "stop_after=7").returncode != 0
+    assert torchrun(2, tokens, killed, parallel, DROPOUT, "stop_after=7").returncode != 0
     assert not (killed / "checkpoints" / "step-00000010").exists()
-    done = torchrun(2, tokens, killed, parallel)
+    done = torchrun(2, tokens, killed, parallel, DROPOUT)
     assert done.returncode == 0, done.stderr
     assert losses(killed) == losses(whole)
     assert weights(killed) == weights(whole)

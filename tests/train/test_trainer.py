@@ -230,3 +230,15 @@ def test_other_recipes_learn_too(begin, settings):
     run.trainer.run()
     losses = [line["loss"] for line in run.log() if "gradient_norm" in line]
     assert losses[-1] < losses[0] - 0.05
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_begins_anew_and_keeps_what_it_saves(begin):
+    run = begin()
+    run.trainer.run()
+    for path in (run.out / CHECKPOINTS).iterdir():
+        (path / "optimizer.safetensors").write_bytes(b"damaged")
+    run = begin(replace(TRAINING, n_steps=4))
+    run.trainer.run()
+    assert run.steps_saved == [2, 4]
+    assert "begins anew: no whole checkpoint is left" in run.screen.getvalue()
+    assert len(list((run.out / CHECKPOINTS).glob("damaged-step-*"))) == 2

@@ -10,6 +10,7 @@ A folder gets its name only when all its bytes are on the disk, so a process may
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -197,9 +198,21 @@ def environment_differences(then: RunState, now: RunState) -> list[str]:
     return [f"{name}: then {old}, now {new}" for name, old, new in pairs if old != new]
 
 
+def set_aside(folder: Path, step: int, note: Callable[[str], None]) -> None:
+    """Rename checkpoints of later steps, which are damaged, so that none counts as the newest: weights may still be whole."""
+    for path in _checkpoints(folder):
+        if _step_of(path) > step:
+            aside = path.with_name(f"damaged-{path.name}-{secrets.token_hex(4)}")
+            with suppress(OSError):
+                path.replace(aside)
+                how = f"goes on from step {step:,}" if step else "begins anew: no whole checkpoint is left"
+                note(f"the checkpoint of step {_step_of(path):,} is kept as {aside.name}; the run {how}")
+
+
 def _checkpoints(folder: Path) -> list[Path]:
-    """The folders of all checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir()) if folder.is_dir() else []
+    """The folders of all checkpoints, oldest first; a copy that somebody made beside them is none."""
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name) and path.is_dir()]
+    return sorted(found, key=_step_of)
 
 
 def _step_of(path: Path) -> int:

@@ -18,6 +18,7 @@ from llamita.files import atomic_file
 
 Table = TypeVar("Table", ModelConfig, RopeScaling, "TrainConfig", "FinetuneConfig")
 OBJECTIVES = ("answers", "preferences")
+MOST = 1e15  # of any number here: no run gets there, and infinity has no place in a recipe
 CHOICES = {
     "schedule": ("wsd", "cosine"),
     "optimizer": ("muon", "adamw"),
@@ -71,9 +72,10 @@ class TrainConfig:
             if getattr(self, name) not in choices:
                 raise SettingError(f"{name}: found {getattr(self, name)!r}, expected {' or '.join(choices)}")
         for name in ("n_steps", "batch", "accumulation", "eval_every", "eval_tokens", "save_every"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
-        for name in ("warmup_steps", "weight_decay", "gradient_clip", "sample_every", "seed"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+            _check(name, getattr(self, name), 1 <= getattr(self, name) < MOST, "1 or more")
+        for name in ("warmup_steps", "weight_decay", "gradient_clip", "sample_every"):
+            _check(name, getattr(self, name), 0 <= getattr(self, name) < MOST, "0 or more")
+        _check("seed", self.seed, 0 <= self.seed < 1 << 63, "0 or more, below 2**63")
         for name in ("cooldown_share", "final_share"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("beta1", "beta2", "dropout"):

@@ -11,7 +11,6 @@ This file puts the stages together in order.
 """
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -27,6 +26,7 @@ from llamita.data.chat_manifest import read_chat_manifest
 from llamita.data.chat_options import ChatOptions
 from llamita.data.chats import prepare_chats
 from llamita.data.examples import ChatData, open_chats
+from llamita.data.out_folder import empty_of_chats
 from llamita.data.split import SIDES
 from llamita.errors import SettingError
 from llamita.files import atomic_file
@@ -154,7 +154,7 @@ def prepare_run(wish: FinetuneWish, world: World, company: FinetuneCompany) -> t
     kind = wish.kind or kind_of(find_chat_files(wish.chats), wish.options)
     options = replace(wish.options, kind=kind, context=wish.context or context)
     folder = wish.out / DATA
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that did not get as far as its first step
+    empty_of_chats(folder)  # of a run that did not get as far as its first step
     data = open_chats(prepare_chats(wish.chats, base.template, base.tokenizer, folder, options, company, wish.validation))
     company.prepared(data, base)
     objective, per_unit = ("preferences", PER_PAIR) if kind == "pairs" else ("answers", 1)

@@ -66,6 +66,8 @@ class Trainer:
         Raises DivergedError when loss or gradients are not finite and the recipe says stop, TrainingError when nothing could be
         saved.
         """
+        if self.world.is_first:
+            checkpoint.set_aside(self.folder / CHECKPOINTS, self.step, self.recorder.note)
         with StopWish() as wish, _no_collection():
             self.updater.make_ready(self.recorder.note)
             while self.step < self.config.n_steps:

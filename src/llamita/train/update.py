@@ -106,7 +106,6 @@ class Updater:
     def run(self, step: int, rate: float | None = None) -> UpdateResult:
         """Make the update after `step` updates, at the schedule's learning rate or at another."""
         started = time.perf_counter()
-        torch.manual_seed(hash_of(self.config.seed, step, self.world.rank))
         self.network.train()
         (loss, *more), data_seconds = self._gradients(step)
         norm = self._clip()
@@ -129,6 +128,7 @@ class Updater:
         for i in range(n_batches):
             started = time.perf_counter()
             first = self.world.rank * self.n_own + i * self.batch
+            torch.manual_seed(hash_of(self.config.seed, step, first))  # the same dropout, whichever rank reads this batch
             batch = self.objective.read(step, first, first + self.batch)
             parts = weight / max(1, batch.weight * n_ranks)  # ranks are averaged afterwards
             batch = batch.to(self.world.device)
