@@ -145,6 +145,8 @@ def wrong_messages() -> Iterator[Case]:
     )
     wrong = [[], {}, "x", None, [5], [[]], [{}], [{"role": "user"}] * 5000, [{"role": "root", "content": "x"}],
              [{"content": "x"}], [{"role": 5, "content": "x"}],
+             [{"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}],
+             [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[" * 990 + "]" * 990}}]}],
              [{"role": "assistant", "tool_calls": [{}]}], [{"role": "assistant", "tool_calls": "x"}],
              [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}]]  # fmt: skip
     for messages in (*wrong, *([{"role": "user", "content": content}] for content in contents)):
@@ -166,10 +168,15 @@ def bad_schemas() -> Iterator[Case]:
                {"$ref": "http://evil.example/"}, {"$ref": "file:///etc/passwd"}, {"enum": []},
                {"type": "string", "format": "nothing"}, {"uniqueItems": True}, {"if": {}, "then": {}}, {"type": ["x", 5]},
                {"properties": 5}, {"x-guidance": {"lenient": True}, "not": {}}, {"enum": ["x" * 100_000]}, {"type": "null\n"},
-               {"allOf": [{"type": "string"}, {"type": "integer"}]}]  # fmt: skip
+               {"allOf": [{"type": "string"}, {"type": "integer"}]}, {"const": 10**309}, {"minimum": -(10**309)},
+               {"enum": [10**309]}, {"type": "string", "default": 10**309}, {"type": "string", "maxLength": 1e300}]  # fmt: skip
     for schema in schemas:
         wish = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         yield Case(f"schema {schema}"[:60], CHAT, json.dumps(GOOD[CHAT] | {"response_format": wish}).encode())
+    for keyword in ("const", "minimum", "multipleOf", "minProperties", "default"):
+        wish = {"type": "json_schema", "json_schema": {"schema": {keyword: "RAW"}}}
+        body = json.dumps(GOOD[CHAT] | {"response_format": wish}).encode()
+        yield Case(f"schema {keyword} 1e999", CHAT, body.replace(b'"RAW"', b"1e999"))
 
 
 def case(path: str, field: str, value: object) -> Case:

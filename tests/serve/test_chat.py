@@ -100,6 +100,32 @@ def test_tools_that_the_template_cannot_write_are_refused(web: Web, tool_choice:
     assert web.post("/v1/chat/completions", body | {"tool_choice": "none"}).status == 200
 
 
+@pytest.mark.parametrize(
+    ("fields", "is_refused"),
+    [
+        ({"functions": [{"name": "weather"}]}, True),
+        ({"functions": [{"name": "weather"}], "function_call": "auto"}, True),
+        ({"functions": [{"name": "weather"}], "function_call": {"name": "weather"}}, True),
+        ({"function_call": {"name": "weather"}}, True),
+        ({"functions": [{"name": "weather"}], "function_call": "none"}, False),
+        ({"functions": [], "function_call": "auto"}, False),
+        ({"functions": None, "function_call": None}, False),
+    ],
+)
+def test_functions_of_the_old_kind_are_refused_with_the_remedy(web: Web, fields: dict, is_refused: bool):
+    answer = web.post("/v1/chat/completions", {"messages": talk("Hi"), "max_tokens": 1} | fields)
+    assert answer.status == (400 if is_refused else 200)
+    if is_refused:
+        assert "use tools" in answer.error["message"]
+
+
+def test_a_call_of_the_old_kind_in_a_talk_is_refused_with_the_remedy(web: Web):
+    old = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    answer = web.post("/v1/chat/completions", {"messages": [*talk("Hi"), old]})
+    assert "use tool_calls" in answer.error["message"]
+    assert web.post("/v1/chat/completions", {"messages": [*talk("Hi"), old | {"function_call": None}]}).status == 200
+
+
 def test_an_answer_goes_on_behind_the_tokens_that_it_is_given(web: Web):
     settings = {"temperature": 0, "max_tokens": 12, "ignore_eos": True, "logprobs": True, "top_logprobs": 2}
     whole = web.chat("Hello", **settings)["choices"][0]["logprobs"]["content"]

@@ -110,6 +110,28 @@ def test_an_answer_that_a_stop_text_could_cut_is_refused(web: Web):
     assert web.post("/v1/chat/completions", body | {"stop": None}).status == 200
 
 
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "string", "pattern": "("}, "regex parse error: unclosed group."),
+        ({"type": "string", "pattern": "(?=x)"}, "look-around"),
+        ({"type": "nothing"}, "Invalid type: nothing."),
+        ({"const": 10**309}, "out of range"),
+    ],
+)
+def test_a_schema_that_cannot_be_held_is_refused_with_the_reason(web: Web, schema: dict[str, Any], words: str):
+    error = web.post("/v1/chat/completions", {"messages": talk("Hello"), "response_format": wish(schema)}).error
+    assert (error["param"], error["code"]) == ("response_format", "unsupported_schema")
+    assert words in error["message"]
+
+
+@pytest.mark.parametrize("keyword", ["const", "minimum", "default", "minProperties"])
+def test_infinity_is_no_number_of_a_schema(web: Web, keyword: str):
+    body = json.dumps({"messages": talk("Hello"), "response_format": wish({keyword: "RAW"})}).replace('"RAW"', "1e999")
+    error = web.post("/v1/chat/completions", body.encode()).error
+    assert (error["code"], "too large" in error["message"]) == ("unsupported_schema", True)
+
+
 def test_a_schema_cannot_loosen_itself(web: Web):
     loose = {"x-guidance": {"lenient": True, "whitespace_flexible": True}, "type": "string", "not": {"const": "x"}}
     answer = web.post("/v1/chat/completions", {"messages": talk("Hello"), "response_format": wish(loose)})

@@ -22,8 +22,9 @@ class ChatReply(Reply):
     def __init__(self, body: ChatRequest, model: ServedModel, metrics: Metrics, jobs: Sequence[Job]) -> None:
         super().__init__(model, metrics, jobs, len(jobs), body.stream_options.include_usage)
         self._wants_logprobs = wants_logprobs(body)
-        form = form_of(model.template_source) if body.tools and body.tool_choice != "none" else None
-        self._tool_texts = [ToolText(form) for _ in jobs] if form else []
+        form = form_of(model.template_source) if may_call(body) else None
+        names = {tool.function.name for tool in body.tools}
+        self._tool_texts = [ToolText(form, names) for _ in jobs] if form else []
 
     def whole(self) -> dict[str, Any]:
         """The body of an answer that is no stream."""
@@ -72,6 +73,11 @@ class ChatReply(Reply):
 def wants_logprobs(body: ChatRequest) -> bool:
     """Whether a request wants logprobs; asking for alternatives is asking for them."""
     return body.logprobs or body.top_logprobs > 0
+
+
+def may_call(body: ChatRequest) -> bool:
+    """Whether what looks like a call in an answer is one: never where the form of the answer is prescribed."""
+    return bool(body.tools) and body.tool_choice != "none" and not body.prescribes_form
 
 
 def _call(call: Call) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Types are strict (no "5" for 5), but for what real clients send: null is the same as nothing, and 16.0 is the integer 16.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
@@ -34,6 +35,28 @@ def _refuse_null(value: object) -> object:
     if value is None:
         raise PydanticUseDefault
     return value
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """Marks a field that must be null: ignoring it would answer something else. instead: what to ask for, if anything."""
+
+    instead: str = ""
+
+    @property
+    def _text(self) -> str:
+        return "Not supported" + (f"; use {self.instead}" if self.instead else "")
+
+    def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._refuse, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "description": f"{self._text}."}
+
+    def _refuse(self, value: object) -> object:
+        if value is not None:
+            raise ValueError(self._text)
+        return value
 
 
 def _whole(value: object) -> object:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from llamita.serve.fields import Body, Nullable
+from llamita.serve.fields import Body, Nullable, Unsupported
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -61,6 +61,7 @@ class Message(Body):
     name: Nullable[str] = ""
     tool_calls: Nullable[list[ToolCall]] = Field(default_factory=list)
     tool_call_id: Nullable[str] = ""
+    function_call: Annotated[None, Unsupported("tool_calls")] = None
 
     def plain(self) -> dict[str, Any]:
         """The message as templates read it: what is not there is left out, and arguments are objects."""
@@ -76,7 +77,7 @@ class Message(Body):
 def _plain_call(call: ToolCall) -> dict[str, Any]:
     try:
         arguments = json.loads(call.function.arguments or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = call.function.arguments
     return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field
 
-from llamita.serve.fields import WHOLE, Body, Inputs, Nullable, Prompts, Stops
+from llamita.serve.fields import WHOLE, Body, Inputs, Nullable, Prompts, Stops, Unsupported
 from llamita.serve.limits import MAX_ALTERNATIVES, MAX_BIASES, MAX_CHOICES, MAX_MESSAGES, MAX_TOOLS
-from llamita.serve.messages import Message, NamedTool, Tool
+from llamita.serve.messages import Message, NamedFunction, NamedTool, Tool
 
 INT32 = 1 << 31
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -72,12 +72,17 @@ class GenerationRequest(Body):
     ignore_eos: Nullable[bool] = False
     response_format: Nullable[ResponseFormat | None] = None
     # how other servers ask for a form of the answer: ignoring them would answer something else than was asked for
-    grammar: None = Field(None, description="Not supported; use response_format.")
-    guided_json: None = Field(None, description="Not supported; use response_format.")
-    guided_regex: None = Field(None, description="Not supported.")
-    guided_choice: None = Field(None, description="Not supported.")
-    guided_grammar: None = Field(None, description="Not supported.")
-    structured_outputs: None = Field(None, description="Not supported; use response_format.")
+    grammar: Annotated[None, Unsupported("response_format")] = None
+    guided_json: Annotated[None, Unsupported("response_format")] = None
+    guided_regex: Annotated[None, Unsupported()] = None
+    guided_choice: Annotated[None, Unsupported()] = None
+    guided_grammar: Annotated[None, Unsupported()] = None
+    structured_outputs: Annotated[None, Unsupported("response_format")] = None
+
+    @property
+    def prescribes_form(self) -> bool:
+        """Whether the answer must be JSON."""
+        return self.response_format is not None and self.response_format.type != "text"
 
 
 class CompletionRequest(GenerationRequest):
@@ -100,6 +105,12 @@ class ChatRequest(GenerationRequest):
     top_logprobs: Nullable[Alternatives] = 0
     tools: Nullable[Annotated[list[Tool], Field(max_length=MAX_TOOLS)]] = Field(default_factory=list)
     tool_choice: Nullable[Literal["none", "auto", "required"] | NamedTool | None] = None
+    functions: Nullable[list[dict[str, Any]]] = Field(
+        default_factory=list, description="Not supported, but with function_call none; use tools."
+    )
+    function_call: Nullable[Literal["none", "auto"] | NamedFunction | None] = Field(
+        None, description="Not supported, but for none and auto; use tool_choice."
+    )
     add_generation_prompt: Nullable[bool] = True
     answer_ids: Nullable[list[Annotated[int, Field(ge=0), WHOLE]]] = Field(
         default_factory=list, description="Tokens that the answer begins with; what comes back goes on behind them."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llamita.serve.errors import bad_request
+from llamita.serve.errors import ApiError, bad_request
 from llamita.serve.limits import MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH
 from llamita.serve.requests import PlainFormat, SchemaFormat
 from llamita.tokenizer import Tokenizer
@@ -130,7 +130,7 @@ class Grammar:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            self._give_up(self._matcher.get_error().partition("\n")[0])
+            self._give_up(reason_of(self._matcher.get_error()))
 
     def _give_up(self, reason: str) -> None:
         self.error = reason
@@ -151,14 +151,15 @@ class Structures:
             raise bad_request(f"{PARAM}: needs llguidance on the server: pip install llguidance.", PARAM) from None
         schema = schema_of(wish)
         if too_few_names(json.loads(schema)):
-            reason = "minProperties is more than the names that are required, and others could be the same one twice"
-            raise bad_request(f"{PARAM}: the schema cannot be held: {reason}.", PARAM, "unsupported_schema")
-        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=OPTIONS)  # pyright: ignore[reportArgumentType]
+            raise _unsupported("minProperties is more than the names that are required, and others could be the same one twice")
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=OPTIONS)  # pyright: ignore[reportArgumentType]
+        except ValueError as error:  # of numbers too large for it
+            raise _unsupported(reason_of(str(error))) from None
         limits = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
         is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._vocabulary, limits=limits)
         if is_error or messages:
-            reason = messages[0].partition("\n")[0] if messages else "it cannot be followed"
-            raise bad_request(f"{PARAM}: the schema cannot be held: {reason}.", PARAM, "unsupported_schema")
+            raise _unsupported(reason_of(messages[0]) if messages else "it cannot be followed")
         first = LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits)
         if first.is_error():
             raise bad_request(f"{PARAM}: the schema is too large to be held.", PARAM, "unsupported_schema")
@@ -186,10 +187,24 @@ def schema_of(wish: PlainFormat | SchemaFormat) -> str:
     schema = wish.json_schema.schema_
     if depth_of(schema) > MAX_SCHEMA_DEPTH:
         raise bad_request(f"{PARAM}: the schema is nested deeper than {MAX_SCHEMA_DEPTH} levels.", PARAM)
-    text = json.dumps(schema)
+    try:
+        text = json.dumps(schema, allow_nan=False)
+    except ValueError:
+        raise _unsupported("found a number that is too large") from None
     if len(text) > MAX_SCHEMA_BYTES:
         raise bad_request(f"{PARAM}: the schema is longer than {MAX_SCHEMA_BYTES} bytes.", PARAM)
     return text
+
+
+def reason_of(message: str) -> str:
+    """A message of llguidance in one line: its first, and where that tells of a bad pattern, what is wrong with it."""
+    first, *others = message.strip().splitlines() or ["it cannot be followed"]
+    wrong = [line.removeprefix("error: ") for line in others if line.startswith("error: ")]
+    return " ".join([first.strip(), *wrong[:1]])
+
+
+def _unsupported(reason: str) -> ApiError:
+    return bad_request(f"{PARAM}: the schema cannot be held: {reason}.", PARAM, "unsupported_schema")
 
 
 def too_few_names(schema: object) -> bool:

@@ -1,17 +1,19 @@
 """Tool calls in the text of an answer, in the two forms that templates of Llamas teach; other text stays text.
 
-hermes: <tool_call>{"name": ..., "arguments": {...}}</tool_call>, once for each call, behind any text. llama3: the whole answer
-is {"name": ..., "parameters": {...}}, perhaps several with semicolons between. Knows no request and no shape of answers.
+hermes: <tool_call>{"name": ..., "arguments": {...}}</tool_call>, once for each call, among any text. llama3: the whole answer
+is {"name": ..., "parameters": {...}}, perhaps several with semicolons between. A call names a tool that was offered and has
+arguments, so that JSON about other things is not taken for one. Knows no request and no shape of answers.
 """
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 Form = Literal["hermes", "llama3"]
-OPENING = "<tool_call>"
-_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+OPENING, CLOSING = "<tool_call>", "</tool_call>"
+_SPACE = re.compile(r"\s*")
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,10 @@ def form_of(template_source: str) -> Form | None:
 
 
 class ToolText:
-    """The text of one answer, as it comes; what may be a call is held back until the end."""
+    """The text of one answer, as it comes; what may be a call is held back until the end. names: of the tools offered."""
 
-    def __init__(self, form: Form) -> None:
-        self._form = form
+    def __init__(self, form: Form, names: Collection[str]) -> None:
+        self._form, self._names = form, names
         self._held = ""
         self._is_call = self._is_text = False
 
@@ -55,12 +57,14 @@ class ToolText:
         return certain
 
     def finish(self) -> tuple[str, list[Call]]:
-        """The rest of the text, and the calls; what looked like calls and is none is text."""
+        """The rest of the text, and the calls; where one thing that looks like a call is none, all of it is text."""
         held, self._held = self._held, ""
-        texts = _CALL.findall(held) if self._form == "hermes" else held.split(";")
-        calls = [_parsed(text) for text in texts] if self._is_call else []
-        whole = [call for call in calls if call]
-        return ("", whole) if calls and len(whole) == len(calls) else (held, [])
+        if not self._is_call:
+            return held, []
+        try:
+            return _hermes_calls(held, self._names) if self._form == "hermes" else ("", _llama3_calls(held, self._names))
+        except (ValueError, RecursionError):
+            return held, []
 
 
 def _n_beginning(text: str) -> int:
@@ -68,13 +72,53 @@ def _n_beginning(text: str) -> int:
     return next((n for n in range(len(OPENING) - 1, 0, -1) if text.endswith(OPENING[:n])), 0)
 
 
-def _parsed(text: str) -> Call | None:
-    """The call that a text spells; None for anything else."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
-    arguments = value.get("arguments", value.get("parameters", {}))
-    return Call(value["name"], json.dumps(arguments)) if isinstance(arguments, dict) else None
+def _hermes_calls(text: str, names: Collection[str]) -> tuple[str, list[Call]]:
+    """The text outside of calls, and the calls; the end of the text may stand for that of the last one. Raises ValueError."""
+    outside, calls, place = "", list[Call](), 0
+    while (opening := text.find(OPENING, place)) >= 0:
+        outside += text[place:opening]
+        call, place = _call_at(text, opening + len(OPENING), names)
+        calls.append(call)
+        if place < len(text):
+            place = _behind(CLOSING, text, place)
+    outside += text[place:]
+    return outside if outside.strip() else "", calls
+
+
+def _llama3_calls(text: str, names: Collection[str]) -> list[Call]:
+    """The calls that are the whole text; raises ValueError."""
+    call, place = _call_at(text, 0, names)
+    calls = [call]
+    while place < len(text):
+        call, place = _call_at(text, _behind(";", text, place), names)
+        calls.append(call)
+    return calls
+
+
+def _behind(sign: str, text: str, place: int) -> int:
+    if not text.startswith(sign, place):
+        raise ValueError(f"expected {sign}")
+    return place + len(sign)
+
+
+def _call_at(text: str, place: int, names: Collection[str]) -> tuple[Call, int]:
+    """The call that a text has at a place, and the place behind it and the white space around; raises ValueError."""
+    value, end = _JSON.raw_decode(text, _no_space(text, place))
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value["name"] not in names:
+        raise ValueError("expected the name of a tool")
+    arguments = value.get("arguments", value.get("parameters"))
+    if not isinstance(arguments, dict):
+        raise ValueError("expected arguments")
+    return Call(value["name"], json.dumps(arguments, allow_nan=False)), _no_space(text, end)
+
+
+def _no_space(text: str, place: int) -> int:
+    space = _SPACE.match(text, place)
+    return space.end() if space else place
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -109,6 +109,10 @@ class JinjaTemplate:
     def _render_marked(self, messages: Iterable[Message], add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
         """The broken text, with what the template says that the assistant said between _SAID and _SAID_END."""
         given = [self._renamed(message) for message in plain_messages(messages)]
+        for index, message in enumerate(given):
+            if message.get("tool_calls") and "tool_calls" not in self.source:
+                found = f"message {index}: found calls of tools, expected a text"
+                raise ChatTemplateError(f"{found}; the model's chat template has no way to write them")
         outside: dict[str, Any] = {"tools": None, "documents": None, **variables, "messages": given}
         counter = _Counter()
         try:

@@ -197,7 +197,7 @@ class NamedTemplate:
         """Raise ChatTemplateError where a message could not be told from marks of the template."""
         if message["role"] not in ROLES:
             raise ChatTemplateError(f"message {index}: found the role {message['role']!r}, expected one of {', '.join(ROLES)}")
-        if "content" not in message:
+        if message.get("tool_calls"):
             raise ChatTemplateError(
                 f"message {index}: found calls of tools, expected a text; {self.name} has no way to write them"
             )

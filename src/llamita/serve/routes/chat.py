@@ -24,9 +24,11 @@ def plan(body: ChatRequest, model: ServedModel) -> list[Job]:
     """A job for each answer."""
     if body.tool_choice not in (None, "none", "auto"):
         raise bad_request("tool_choice: expected none or auto; a call cannot be forced here.", "tool_choice")
+    if body.function_call != "none" and (body.functions or body.function_call not in (None, "auto")):
+        raise bad_request("functions, function_call: not supported; use tools.", "functions")
     tools = () if body.tool_choice == "none" else body.tools
     prompt = model.chat_ids(body.messages, tools, body.add_generation_prompt, body.chat_template_kwargs)
-    if body.answer_ids and body.response_format and body.response_format.type != "text":
+    if body.answer_ids and body.prescribes_form:
         raise bad_request("answer_ids: found it beside response_format, which begins with the answer.", "answer_ids")
     prompt = [*prompt, *model.checked_ids(body.answer_ids, "answer_ids")]
     wanted = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
