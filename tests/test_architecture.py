@@ -57,6 +57,7 @@ MAY_IMPORT = {
         "train",
         "serve",
         "bench",
+        "processor",
     },
 }
 ONLY_HOMES = {

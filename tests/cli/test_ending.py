@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from llamita import __main__
 from llamita.cli import main
 
 HELP_MUST_NOT_LOAD = ("numpy", "numba", "llvmlite", "rich", "sentencepiece", "torch")
@@ -96,6 +97,22 @@ def test_a_full_disk_is_an_error_and_no_traceback():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "1\n"
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_shows_no_stack(monkeypatch):
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llamita.cli.main", interrupted)
+    assert __main__.main() == 130
+
+
+def test_more_threads_than_cores_are_not_started(monkeypatch, capsys):
+    monkeypatch.setattr("llamita.cli.sampling_options.available_cores", lambda: 1)
+    assert main(["run", "-n", "5", "--threads", "1"]) == 0
+    assert "cores" not in capsys.readouterr().err
+    assert main(["run", "-n", "5", "--threads", "60"]) == 0
+    assert "llamita: --threads: found 60, more than there are cores; takes 1\n" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_a_story_that_has_no_end():

@@ -2,10 +2,12 @@
 
 import gc
 import math
+import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
@@ -150,6 +152,27 @@ def test_threads_that_share_an_engine_wait_for_one_another(engine):
     alone = [tell(seed) for seed in range(1, 21)]
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(tell, range(1, 21))) == alone
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12: threads are not copied, which is the point
+def test_a_forked_process_goes_on_alone_with_the_same_tokens(engine):
+    def tell() -> list[int]:
+        with closing(engine.sequence(Sampling(seed=3))) as sequence:
+            sequence.append([1])
+            return sequence.run(20)
+
+    expected = tell()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        status = 1
+        with suppress(BaseException):
+            status = int(tell() != expected)
+            engine.close()
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert tell() == expected
 
 
 def test_more_cores_than_threads_are_possible_is_no_mistake(monkeypatch):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llamita.processor import available_cores
+
 if TYPE_CHECKING:
     from llamita.engine import Sampling
 
@@ -26,8 +28,8 @@ class TokenBias(click.ParamType):
             self.fail(f"found {value!r}, expected a token id, '=' and a number, such as 2=-1.5", param, ctx)
 
 
-def sampling_options(temperature: float, what: str) -> Decorator:
-    """The flags of one letter. what: what the same seed gives again."""
+def sampling_options(temperature: float, what: str, of_seeds: str = "") -> Decorator:
+    """The flags of one letter. what: what the same seed gives again; of_seeds: what else is to be said of seeds."""
     return _all_of(
         click.option(
             "-t", "--temperature", default=temperature, help="0 takes the likeliest token each time; below 0 counts as 0."
@@ -35,7 +37,7 @@ def sampling_options(temperature: float, what: str) -> Decorator:
         click.option(
             "-p", "--top-p", default=0.9, help="Sample from the likeliest tokens that make up this share; 0 or 1: all."
         ),
-        click.option("-s", "--seed", default=0, help=f"The same seed tells the same {what}; 0 takes the time."),
+        click.option("-s", "--seed", default=0, help=f"The same seed tells the same {what}; 0 takes the time{of_seeds}."),
     )
 
 
@@ -50,13 +52,24 @@ def further_sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _useful_threads(_: click.Context, __: click.Parameter, wanted: int | None) -> int | None:
+    """As many threads as are wanted, but no more than there are cores: further ones would only wait for one another."""
+    cores = available_cores()
+    if wanted is None or wanted <= cores:
+        return wanted
+    click.echo(f"llamita: --threads: found {wanted}, more than there are cores; takes {cores}", err=True)
+    return cores
+
+
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How the model is opened."""
     return _all_of(
         click.option(
             "--dtype", type=click.Choice(["q8_0", "q4_0"]), default=None, help="Quantize on opening; kept in the cache."
         ),
-        click.option("--threads", type=click.IntRange(min=1), default=None, help="Threads; else one per core."),
+        click.option(
+            "--threads", type=click.IntRange(min=1), default=None, callback=_useful_threads, help="Threads; else one per core."
+        ),
         click.option(
             "--context",
             type=click.IntRange(min=1),
@@ -82,8 +95,19 @@ def sampling_of(flags: Mapping[str, Any]) -> "Sampling":
 
 
 def xorshift_state(seed: int) -> int:
-    """What llama2.c makes of -s: the unsigned 64-bit number itself, the seconds since 1970 for 0."""
-    return (seed or int(time.time())) % (1 << 64)
+    """The generator's state for a seed: the unsigned 64-bit number itself, the seconds since 1970 for 0, as in llama2.c."""
+    return seed % (1 << 64) or int(time.time())
+
+
+def as_c_int(number: int) -> int:
+    """What C's atoi, and so llama2.c's -s, makes of a number: strtol ends at the ends of 64 bits, and int keeps 32 of them."""
+    clamped = min(max(number, -(1 << 63)), (1 << 63) - 1)
+    return (clamped + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def as_seed(state: int) -> int:
+    """The number that -s takes for a state: those of negative seeds are the upper half of 64 bits."""
+    return state - (1 << 64) if state >> 63 else state
 
 
 def as_text(argument: str | None) -> str | None:
