@@ -1,12 +1,16 @@
 """POST /v1/completions: what openai-python, vLLM's clients and lm-eval expect of it."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 from web import CONTEXT, Web
 
+from llamita.judge.hf_conventions import encode
 from llamita.language_model import LanguageModel
 from llamita.model import Model
 from llamita.serve.responses import CompletionResponse
+from llamita.tokenizer import Tokenizer
 
 PROMPT = "Once upon a time"
 
@@ -99,6 +103,39 @@ def test_offsets_point_at_the_tokens_in_the_text(web: Web):
         if "\\x" not in token and token != "</s>":
             assert choice["text"][start:].startswith(token)
     assert all(list(top) == [token] for token, top in zip(logprobs["tokens"][1:], logprobs["top_logprobs"][1:], strict=True))
+
+
+MARKED = "<s>Tom</s><s> and Lily"
+
+
+def test_special_tokens_written_out_in_a_prompt_are_special_tokens(web: Web):
+    ids = web.post("/tokenize", {"prompt": MARKED}).json["tokens"]
+    assert [token_id for token_id in ids if token_id < 3] == [1, 2, 1]  # no second BOS before it
+    settings = {"max_tokens": 8, "seed": 3, "logprobs": 0}
+    answers = [web.complete(prompt=prompt, **settings) for prompt in (MARKED, ids)]
+    assert answers[0]["choices"] == answers[1]["choices"]
+    assert answers[0]["usage"]["prompt_tokens"] == len(ids)
+
+
+@pytest.mark.parametrize("text", [MARKED, "Tom", "<s>", "</s>Tom<s>", " <s>", "<s><s>Tom", "Tom<|im_end|>"])
+def test_a_prompt_has_the_ids_that_the_harness_in_this_process_gives_it(web: Web, toy_model: Model, text: str):
+    ids = encode(cast(Tokenizer, toy_model.tokenizer), text)
+    assert web.service.model.ids_of(text, "prompt", is_marked=True) == ids
+    assert web.post("/tokenize", {"prompt": text}).json["tokens"] == ids
+
+
+@pytest.mark.parametrize("text", [MARKED, "Tom</s><s>Tom", "Tom"])
+@pytest.mark.parametrize("form", ["text", "ids"])
+def test_an_echo_has_special_tokens_written_out_and_offsets_that_count_them(web: Web, text: str, form: str):
+    prompt = text if form == "text" else web.post("/tokenize", {"prompt": text}).json["tokens"]
+    choice = web.complete(prompt=prompt, max_tokens=3, logprobs=0, echo=True, seed=4)["choices"][0]
+    echoed = text if form == "text" else text.removeprefix("<s>")
+    assert choice["text"].startswith(echoed)
+    logprobs = choice["logprobs"]
+    marks = [i for i, token in enumerate(logprobs["tokens"][:-3]) if token in ("<s>", "</s>")]
+    for i in marks if echoed.startswith("<s>") else marks[1:]:
+        assert choice["text"][logprobs["text_offset"][i] :].startswith(logprobs["tokens"][i])
+    assert logprobs["text_offset"][-3] == len(echoed)
 
 
 def test_tokens_behind_a_stop_text_are_told_nowhere(web: Web):

@@ -50,6 +50,20 @@ def test_tokens_go_there_and_back(web: Web, text: str):
     assert back == {"prompt": text, "content": text}
 
 
+def test_special_tokens_are_written_out_and_read_again(web: Web):
+    tokens = web.post("/tokenize", {"prompt": "Tom</s><s> Lily", "add_special_tokens": False}).json["tokens"]
+    assert [token_id for token_id in tokens if token_id < 3] == [2, 1]
+    assert web.post("/detokenize", {"tokens": tokens}).json["prompt"] == "Tom</s><s> Lily"
+    assert web.post("/tokenize", {"prompt": "</s>", "add_special_tokens": False}).json["tokens"] == [2]  # so lm-eval finds EOS
+    told = web.post("/tokenize", {"messages": [{"role": "user", "content": "Tom</s>"}]}).json["tokens"]
+    assert 2 not in told
+
+
+def test_a_text_to_embed_is_text(web: Web):
+    marked = web.post("/v1/embeddings", {"input": "Tom</s>"}).json["usage"]["prompt_tokens"]
+    assert marked > web.post("/tokenize", {"prompt": "Tom</s>"}).json["count"]
+
+
 def test_a_text_has_its_bos_unless_told_otherwise(web: Web):
     with_bos, without = (web.post("/tokenize", {"prompt": "x", "add_special_tokens": b}).json["tokens"] for b in (True, False))
     assert with_bos == [1, *without]

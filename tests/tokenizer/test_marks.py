@@ -4,7 +4,7 @@ import pytest
 
 from llamita.tokenizer.conversion import to_llama2c
 from llamita.tokenizer.library import LibraryTokenizer
-from llamita.tokenizer.marks import end_ids
+from llamita.tokenizer.marks import decode_marked, end_ids
 from llamita.tokenizer.sentencepiece import BPE, CONTROL, NORMAL, UNKNOWN, Rules, SentencePieceTokenizer, parse_sentencepiece
 from small_vocabularies import byte_level
 
@@ -35,6 +35,15 @@ def test_of_marks_that_begin_alike_the_longest_counts():
     tokenizer = SentencePieceTokenizer(pieces, [0.0] * 7, types, Rules(model_type=BPE, add_dummy_prefix=False))
     assert tokenizer.encode_marked("[A][A") == [2, 1]
     assert tokenizer.encode("[A]") == [3, 4, 5]
+
+
+TEXTS = ["", " ", "Lily", "<s>Lily</s><s> and Tom", "<s><s>", " a <s> b ", "<|im_start|>user\nHi<|im_end|>\n", "<s>😀<s>"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_decoding_writes_special_tokens_out(toy, text: str):
+    for tokenizer in (toy, to_llama2c(toy), LibraryTokenizer(byte_level())):
+        assert decode_marked(tokenizer, tokenizer.encode_marked(text)) == text
 
 
 def test_ends_of_texts_are_known_by_their_spelling(toy):

@@ -104,13 +104,21 @@ class Choice:
     def _ended_by_text(self) -> bool:
         return self.finish is not None and self.finish.reason is Reason.STOP and self.last_id not in self.job.stop_ids
 
-    def prompt_records(self) -> list[TokenRecord]:
-        """The records of the prompt's tokens, where the job asked for them; the first has no logprob."""
-        tokens = self.finish.prompt_tokens if self.finish else ()
-        decoder, n_characters, records = TextDecoder(self._model.tokenizer), 0, []
+    def prompt_records(self, hides_bos: bool) -> list[TokenRecord]:
+        """The records of the prompt's tokens, where the job asked for them; the first has no logprob.
+
+        hides_bos: whether a BOS before all is no part of the prompt's text, in which other special tokens are written out.
+        """
+        tokens, tokenizer = self.finish.prompt_tokens if self.finish else (), self._model.tokenizer
+        decoder, n_characters, records = TextDecoder(tokenizer), 0, []
         for i, token in enumerate(tokens):
             records.append(record_of(self._model, token, n_characters, has_logprob=i > 0))
-            n_characters += len(decoder.feed(token.id))
+            mark = self._model.special_text(token.id)
+            if mark is None:
+                n_characters += len(decoder.feed(token.id))
+            elif not (hides_bos and i == 0 and token.id == tokenizer.bos_id):
+                n_characters += len(decoder.flush() + mark)
+                decoder = TextDecoder(tokenizer)
         return records
 
 

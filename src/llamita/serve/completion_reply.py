@@ -1,7 +1,7 @@
 """The shape of /v1/completions: texts behind their prompts, which may be echoed, with the logprobs of both."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from llamita.serve.choice import Choice, Piece, TokenRecord
 from llamita.serve.fields import TokenIds
@@ -13,6 +13,13 @@ from llamita.serve.requests import CompletionRequest
 from llamita.serve.served_model import ServedModel
 
 
+class Echo(NamedTuple):
+    """A prompt as it is echoed. hides_bos: whether a BOS that stands before it is no part of the text."""
+
+    text: str = ""
+    hides_bos: bool = True
+
+
 class CompletionReply(Reply):
     """The answers to one request; jobs are n or best_of for each of its prompts."""
 
@@ -21,7 +28,7 @@ class CompletionReply(Reply):
     def __init__(self, body: CompletionRequest, model: ServedModel, metrics: Metrics, jobs: Sequence[Job]) -> None:
         super().__init__(model, metrics, jobs, len(jobs) // len(body.prompt), body.stream_options.include_usage)
         self._n, self._wants_logprobs = body.n, body.logprobs is not None
-        self._echoes = [_text_of(prompt, model) if body.echo else "" for prompt in body.prompt]
+        self._echoes = [echo_of(prompt, model) if body.echo else Echo() for prompt in body.prompt]
         # what is known of the prompt's tokens comes with the end of an answer, so such a stream has one event for each
         self._is_whole_only = body.echo and self._wants_logprobs
 
@@ -38,7 +45,7 @@ class CompletionReply(Reply):
         """The prompts, where they are echoed."""
         if self._is_whole_only:
             return []
-        return [_chunk(choice.index, echo, None) for choice in self.choices if (echo := self._echo_of(choice))]
+        return [_chunk(choice.index, echo, None) for choice in self.choices if (echo := self._echo_of(choice).text)]
 
     def chunks_of(self, choice: Choice, piece: Piece) -> list[dict[str, Any]]:
         """New text, and at the end the reason for it."""
@@ -53,24 +60,29 @@ class CompletionReply(Reply):
         """All choices, where none could be told before."""
         return [self._whole_choice(choice.index, choice) for choice in self.choices] if self._is_whole_only else []
 
-    def _echo_of(self, choice: Choice) -> str:
+    def _echo_of(self, choice: Choice) -> Echo:
         return self._echoes[choice.index // self._n_each]
 
     def _logprobs_of(self, choice: Choice, records: Sequence[TokenRecord]) -> dict[str, Any] | None:
-        return completion_logprobs(records, len(self._echo_of(choice))) if self._wants_logprobs else None
+        return completion_logprobs(records, len(self._echo_of(choice).text)) if self._wants_logprobs else None
 
     def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        logprobs = self._logprobs_of(choice, choice.records)
+        echo, logprobs = self._echo_of(choice), self._logprobs_of(choice, choice.records)
         if logprobs is not None:
             first = self.choices[choice.index - choice.index % self._n_each]  # only this one asked about the prompt
-            told = completion_logprobs(first.prompt_records())
+            told = completion_logprobs(first.prompt_records(echo.hides_bos))
             logprobs = {name: told[name] + logprobs[name] for name in told}
-        return _chunk(index, self._echo_of(choice) + choice.text, logprobs, choice.finish_reason)
+        return _chunk(index, echo.text + choice.text, logprobs, choice.finish_reason)
 
 
 def _chunk(index: int, text: str, logprobs: dict[str, Any] | None, finish_reason: str | None = None) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
-def _text_of(prompt: str | TokenIds, model: ServedModel) -> str:
-    return prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
+def echo_of(prompt: str | TokenIds, model: ServedModel) -> Echo:
+    """A text as it came; of ids the text with special tokens written out, but for a BOS before all."""
+    bos_id = model.tokenizer.bos_id
+    if isinstance(prompt, str):
+        bos_text = model.special_text(bos_id)
+        return Echo(prompt, not (bos_text and prompt.startswith(bos_text)))
+    return Echo(model.decode_marked(prompt[1:] if prompt[0] == bos_id else prompt))

@@ -15,6 +15,7 @@ from llamita.serve.settings import Settings
 from llamita.serve.structure import Structures
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.chat_template import ChatTemplate, open_template
+from llamita.tokenizer.marks import decode_marked
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,41 @@ class ServedModel:
         """How a special token is spelled; None for -1, which no vocabulary has."""
         return self._special_texts.get(token_id)
 
-    def encode(self, text: str, param: str, bos: bool) -> list[int]:
-        """The ids of a text."""
+    def encode_marked(self, text: str, param: str, bos: bool = True) -> list[int]:
+        """The ids of a text in which special tokens are written out, as a client writes who applies the chat template itself.
+
+        bos: whether BOS stands before it where the model was trained so; a text that begins with it gets no second one.
+        """
+        bos_text = self.special_text(self.tokenizer.bos_id)
+        bos = bos and self.tokenizer.adds_bos and not (bos_text and text.startswith(bos_text))
         try:
-            return self.tokenizer.encode(text, bos=bos)
+            ids = self.tokenizer.encode_marked(text)
         except TokenizerError as error:
             raise bad_request(f"{param}: {error}.", param) from None
+        return [self.tokenizer.bos_id, *ids] if bos else ids
 
-    def ids_of(self, prompt: str | Sequence[int], param: str) -> list[int]:
-        """The ids of a prompt: of a text, behind BOS where the model was trained so; ids as they are, checked."""
+    def decode_marked(self, ids: Sequence[int]) -> str:
+        """The text of ids with special tokens written out."""
+        return decode_marked(self.tokenizer, ids)
+
+    def ids_of(self, prompt: str | Sequence[int], param: str, is_marked: bool = False) -> list[int]:
+        """The ids of a prompt: of a text, behind BOS where the model was trained so; ids as they are, checked.
+
+        is_marked: whether special tokens may be written out in a text.
+        """
         if isinstance(prompt, str):
-            ids = self.encode(prompt, param, bos=self.tokenizer.adds_bos)
+            ids = self.encode_marked(prompt, param) if is_marked else self._encode(prompt, param)
         else:
             ids = self.checked_ids(prompt, param)
         if not ids:
             raise bad_request(f"{param}: found no tokens, expected at least one: this model begins no text by itself.", param)
         return ids
+
+    def _encode(self, text: str, param: str) -> list[int]:
+        try:
+            return self.tokenizer.encode(text, bos=self.tokenizer.adds_bos)
+        except TokenizerError as error:
+            raise bad_request(f"{param}: {error}.", param) from None
 
     def chat_ids(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), add_generation_prompt: bool = True,

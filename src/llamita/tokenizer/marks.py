@@ -1,6 +1,8 @@
 """Special tokens around a text, and written out in one as chat templates do. Knows no vocabulary: it asks the tokenizer."""
 
 import re
+from collections.abc import Iterable
+from itertools import groupby
 
 from llamita.errors import TokenizerError
 from llamita.tokenizer import Tokenizer
@@ -41,3 +43,13 @@ def encode_marked(tokenizer: Tokenizer, text: str, left_out: str = "") -> list[i
     for part in re.split(f"({marks})", text):
         ids += [special_tokens[part]] if part in special_tokens else tokenizer.encode(part.replace(left_out, ""))
     return ids
+
+
+def decode_marked(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
+    """The text of ids with special tokens written out: what encode_marked makes these ids of."""
+    spelling = {token_id: text for text, token_id in tokenizer.special_tokens.items()}
+    texts = list[str]()
+    for is_special, group in groupby(ids, spelling.__contains__):
+        stretch = list(group)
+        texts.append("".join(spelling[token_id] for token_id in stretch) if is_special else tokenizer.decode(stretch))
+    return "".join(texts)

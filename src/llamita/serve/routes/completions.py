@@ -28,7 +28,7 @@ def plan(body: CompletionRequest, model: ServedModel) -> list[Job]:
         raise bad_request(f"best_of: found {body.best_of}, expected at least n, {body.n}.", "best_of")
     if body.stream and body.best_of > body.n:
         raise bad_request("best_of: found more than n, expected the same in a stream, which must begin at once.", "best_of")
-    prompts = [model.ids_of(prompt, "prompt") for prompt in body.prompt]
+    prompts = [model.ids_of(prompt, "prompt", is_marked=True) for prompt in body.prompt]
     max_tokens = room_for(body.max_tokens, prompts, model.context, "prompt", DEFAULT_TOKENS)
     n_each, wants_logprobs = max(body.n, body.best_of), body.logprobs is not None
     return jobs_of(

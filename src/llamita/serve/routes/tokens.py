@@ -17,7 +17,7 @@ router = new_router()
 
 @router.post("/tokenize", response_model=TokenizeResponse, responses=POST_ERRORS, response_model_exclude_none=True)
 async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
-    """Turn a text, or the messages of a chat, into ids."""
+    """Turn a text, in which special tokens may be written out, or the messages of a chat, into ids."""
     model = service_of(request).model
     ids = await asyncio.to_thread(ids_of, body, model)
     strings = [spelled(model.token_bytes(token_id)) for token_id in ids] if body.return_token_strs else None
@@ -26,9 +26,9 @@ async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
 
 @router.post("/detokenize", response_model=DetokenizeResponse, responses=POST_ERRORS)
 async def detokenize(body: DetokenizeRequest, request: Request) -> dict[str, Any]:
-    """Turn ids into text."""
+    """Turn ids into text with special tokens written out."""
     model = service_of(request).model
-    text = await asyncio.to_thread(model.tokenizer.decode, model.checked_ids(body.tokens, "tokens"))
+    text = await asyncio.to_thread(model.decode_marked, model.checked_ids(body.tokens, "tokens"))
     return {"prompt": text, "content": text}
 
 
@@ -51,7 +51,7 @@ def ids_of(body: TokenizeRequest, model: ServedModel) -> list[int]:
         raise bad_request("prompt, messages: expected one of the two.", "prompt")
     if body.messages is not None:
         return model.chat_ids(body.messages, (), body.add_generation_prompt)
-    return model.encode(body.prompt or "", "prompt", bos=body.add_special_tokens and model.tokenizer.adds_bos)
+    return model.encode_marked(body.prompt or "", "prompt", body.add_special_tokens)
 
 
 def _special_ids(model: ServedModel) -> dict[str, int]:
