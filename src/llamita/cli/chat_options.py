@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from llamita.cli.given import given
+from llamita.cli.text import UNICODE
 from llamita.data.chat_options import CHOICES, ChatOptions
 
 FIELDS = {field.name: field for field in fields(ChatOptions) if field.metadata and field.name != "seed"}
@@ -19,7 +21,7 @@ class Assignment(click.ParamType):
     name = "NAME=TEXT"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        name, equals, text = value.partition("=")
+        name, equals, text = UNICODE.convert(value, param, ctx).partition("=")
         if not name or not equals:
             self.fail(f"found {value!r}, expected a name, '=' and a text", param, ctx)
         return name, text
@@ -35,10 +37,10 @@ def chat_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def chat_options_of(flags: Mapping[str, Any], kind: str, context: int, seed: int) -> ChatOptions:
-    """The options of a call; raises SettingError for one out of range."""
-    given: dict[str, Any] = {name: dict(flags[name]) if name in _METAVARS else flags[name] for name in FIELDS}
-    return ChatOptions(kind=kind, context=context, seed=seed, **given).validate()
+def chat_options_of(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ChatOptions that the call says, by name."""
+    found = given({name: flags[name] for name in FIELDS})
+    return {name: dict(value) if name in _METAVARS else value for name, value in found.items()}
 
 
 def _option(field: Field) -> Callable[..., Any]:
@@ -49,7 +51,7 @@ def _option(field: Field) -> Callable[..., Any]:
     if field.type is bool:
         return click.option(flag, field.name, is_flag=True, help=text)
     choices = CHOICES.get(field.name)
-    kind = click.Choice(choices) if choices else field.type
+    kind = click.Choice(choices) if choices else UNICODE if field.type is str else field.type
     metavar = f"[{'|'.join(filter(None, choices))}]" if choices else None
     shown = None if field.default else False  # nothing to show of an empty text
     return click.option(flag, field.name, type=kind, default=field.default, show_default=shown, metavar=metavar, help=text)

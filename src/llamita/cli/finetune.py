@@ -12,8 +12,10 @@ import click
 
 from llamita.cli import debug_option
 from llamita.cli.chat_options import chat_options, chat_options_of
+from llamita.cli.given import given
 from llamita.cli.recipe_options import finetune_options
 from llamita.cli.template_option import template_option, template_source
+from llamita.cli.text import UNICODE
 from llamita.cli.train import SIGNAL_STATUS, engine_in_the_making
 
 if TYPE_CHECKING:
@@ -45,7 +47,9 @@ KINDS = {None: "", True: "pairs", False: "chats"}
 @template_option("The")
 @click.option("--context", type=click.IntRange(min=2), help="Tokens of a chat at most; else what the model sees at once.")
 @click.option("-z", "--tokenizer", metavar="PATH", default=None, help="The model's tokenizer, where none lies beside it.")
-@click.option("--prompt", multiple=True, help="A question that samples answer, may be repeated; else some of the chats'.")
+@click.option(
+    "--prompt", type=UNICODE, multiple=True, help="A question that samples answer, may be repeated; else some of the chats'."
+)
 @chat_options
 @click.option("--device", default="auto", help="cpu, cuda, mps; auto takes the best.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of this process; else all cores are shared out.")
@@ -90,9 +94,8 @@ def command(
 def wish_of(model: str, chats: tuple[str, ...], flags: dict[str, Any]) -> "FinetuneWish":
     """What the flags ask for."""
     from llamita.language_model import find_model
-    from llamita.train.finetune import DEFAULT_OPTIONS, FinetuneWish
+    from llamita.train.finetune import FinetuneWish
 
-    seed = flags["overrides"].get("seed", DEFAULT_OPTIONS.seed)
     return FinetuneWish(
         out=Path(flags["out"]),
         model=find_model(model) if model else None,
@@ -103,9 +106,9 @@ def wish_of(model: str, chats: tuple[str, ...], flags: dict[str, Any]) -> "Finet
         template=template_source(flags["template"]),
         tokenizer=flags["tokenizer"],
         kind=KINDS[flags["preference"]],
-        options=chat_options_of(flags, DEFAULT_OPTIONS.kind, DEFAULT_OPTIONS.context, seed),
+        options=chat_options_of(flags),
         context=flags["context"] or 0,
-        epochs=flags["epochs"],
+        epochs=given({"epochs": flags["epochs"]}).get("epochs"),
         overrides=flags["overrides"],
         device=flags["device"],
         n_threads=flags["threads"],

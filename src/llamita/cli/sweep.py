@@ -9,6 +9,7 @@ import click
 
 from llamita.cli import debug_option
 from llamita.cli.dial import dial_options
+from llamita.cli.given import given
 from llamita.cli.recipe_options import recipe_options
 from llamita.cli.screen import print_table
 from llamita.cli.text import field_option, separator_option
@@ -57,8 +58,6 @@ def command(
 
     set_up_torch()
     from llamita.cli.training_company import SweepCompany
-    from llamita.data.prepare import PrepareOptions
-    from llamita.data.sources import ReadOptions
     from llamita.train.grid import parse_grid
     from llamita.train.session import Wish
     from llamita.train.sweep import SweepWish, run_sweep
@@ -67,7 +66,7 @@ def command(
 
     run = Wish(
         Path(out), text, dial=dial, recipe=Path(recipe) if recipe else None, overrides=overrides, tokenizer=tokenizer,
-        prepare=PrepareOptions(ReadOptions(field, separator), validation), device=device, n_threads=threads,
+        validation=validation, reading=given({"field": field, "separator": separator}), device=device, n_threads=threads,
     )  # fmt: skip
     wish = SweepWish(run, parse_grid(grid), reduction)
     with SweepCompany() as company:

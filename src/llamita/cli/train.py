@@ -16,8 +16,9 @@ import click
 
 from llamita.cli import debug_option
 from llamita.cli.dial import dial_options
+from llamita.cli.given import given
 from llamita.cli.recipe_options import recipe_options
-from llamita.cli.text import field_option, separator_option
+from llamita.cli.text import UNICODE, field_option, separator_option
 
 if TYPE_CHECKING:
     from llamita.model import Model
@@ -38,7 +39,7 @@ SIGNAL_STATUS = 128  # what a shell adds to the number of the signal that ended 
 @click.option("--validation", metavar="PATH", multiple=True, help="Text that validates; else a part of TEXT. May be repeated.")
 @field_option
 @separator_option
-@click.option("--prompt", multiple=True, default=[""], help="How samples begin; may be repeated.")
+@click.option("--prompt", type=UNICODE, multiple=True, default=[""], help="How samples begin; may be repeated.")
 @click.option("--device", default="auto", help="cpu, cuda, mps; auto takes the best.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of this process; else all cores are shared out.")
 @click.option(
@@ -66,13 +67,11 @@ def command(
 
     set_up_torch()
     from llamita.cli.training_company import TerminalCompany
-    from llamita.data.prepare import PrepareOptions
-    from llamita.data.sources import ReadOptions
     from llamita.train.session import Wish, run
 
     wish = Wish(
         Path(out), text, resume, dial, Path(recipe) if recipe else None, overrides, tokenizer,
-        PrepareOptions(ReadOptions(field, separator), validation), device, threads, parallel, tensorboard, wandb,
+        validation, given({"field": field, "separator": separator}), device, threads, parallel, tensorboard, wandb,
     )  # fmt: skip
     with TerminalCompany() as company, engine_in_the_making() as engine_is_ready:
         signal_number = run(wish, company, teller(Path(out), prompt, engine_is_ready))

@@ -276,14 +276,22 @@ def _recipe(
     sources: Sequence[Source], held: Sequence[Source], template: ChatTemplate, files: dict[str, bytes], options: ChatOptions
 ) -> dict:
     """Everything that the content of the folder follows from, as JSON has it."""
-    tokenizer = sha256(b"".join(name.encode() + content for name, content in sorted(files.items()))).hexdigest()
     return {
-        "tokenizer": tokenizer,
+        "tokenizer": _digest(files),
         "template": template.source,
         "options": asdict(options),
         "sources": [asdict(source) for source in sources],
         "validation": [asdict(source) for source in held],
     }
+
+
+def digest_of_tokenizer(tokenizer: Tokenizer, template: ChatTemplate, context: int) -> str:
+    """SHA-256 of the tokenizer that a folder of examples gets, as its recipe has it."""
+    return _digest(huggingface_files(tokenizer, context, jinja_of(template)))
+
+
+def _digest(files: dict[str, bytes]) -> str:
+    return sha256(b"".join(name.encode() + content for name, content in sorted(files.items()))).hexdigest()
 
 
 def _is_finished(folder: Path, recipe: dict) -> bool:

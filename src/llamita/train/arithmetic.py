@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 from llamita.config import ModelConfig
+from llamita.errors import SettingError
 from llamita.train.config import TrainConfig
 
 FLOAT32_BYTES = 4
@@ -23,6 +24,15 @@ def flops_per_token(config: ModelConfig) -> float:
     """
     multiplied = config.n_parameters - (0 if config.tied_embedding else config.vocab_size * config.width)
     return 6.0 * multiplied + 12.0 * config.n_layers * config.query_width * config.context
+
+
+def sequences_of_rank(training: TrainConfig, n_ranks: int) -> int:
+    """Sequences of an update that each rank takes; raises SettingError where they cannot share them evenly."""
+    n_sequences = training.sequences_per_update
+    if n_sequences % n_ranks:
+        found = f"batch x accumulation: found {n_sequences} sequences per update"
+        raise SettingError(f"{found}, expected a multiple of the {n_ranks} processes")
+    return n_sequences // n_ranks
 
 
 def state_bytes(config: ModelConfig, training: TrainConfig) -> dict[str, int]:

@@ -10,31 +10,29 @@
 This file puts the stages together in order.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llamita.config import ModelConfig
 from llamita.data.chat_files import find_chat_files, kind_of
 from llamita.data.chat_manifest import read_chat_manifest
 from llamita.data.chat_options import ChatOptions
-from llamita.data.chats import prepare_chats
+from llamita.data.chats import digest_of_tokenizer, prepare_chats
 from llamita.data.examples import ChatData, open_chats
 from llamita.data.out_folder import empty_of_chats
 from llamita.data.split import SIDES
 from llamita.errors import SettingError
-from llamita.files import atomic_file
 from llamita.formats import read_model
 from llamita.formats.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME
 from llamita.model import Model
+from llamita.train.asked import changed_fields, changed_files, check_same, check_training
 from llamita.train.base import Base, digest_of, is_inside, open_base
-from llamita.train.config import FinetuneConfig, Recipe, TrainConfig, read_recipe, with_overrides, write_recipe
+from llamita.train.config import Recipe, TrainConfig, read_recipe, with_overrides, write_recipe
 from llamita.train.finetune_company import FinetuneCompany
 from llamita.train.finetune_plan import (
     DEFAULT_EPOCHS,
@@ -48,19 +46,20 @@ from llamita.train.machine import describe_machine, find_machine
 from llamita.train.preferences import PER_PAIR
 from llamita.train.reference import Reference, make_reference, read_reference, write_reference
 from llamita.train.rows import unit_lengths
-from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, data_entry, read_run
-from llamita.train.running import alone_in, changed_fields, run_together, train_task
+from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, change_run, data_entry, read_run, write_run
+from llamita.train.running import alone_in, run_together, train_task
 from llamita.train.world import World, open_world
 
 DATA = "data"
-MOST_NAMED = 3  # files in a message
-DEFAULT_OPTIONS = ChatOptions()
 TellAnswers = Callable[[Model, Base, ChatData], list[tuple[str, str]]]  # prompts and what the model answers
 
 
 @dataclass(frozen=True)
 class FinetuneWish:
-    """What the user asked for. model and chats may be left out where a run is resumed."""
+    """What the user asked for. model and chats may be left out where a run is resumed.
+
+    In options, epochs and overrides stands only what was said, since a run that goes on is compared with it.
+    """
 
     out: Path
     model: Path | None = None
@@ -71,9 +70,9 @@ class FinetuneWish:
     template: str = ""  # a name or a source of Jinja; "" for the model's own
     tokenizer: str | None = None
     kind: str = ""  # chats, or pairs to learn preferences from; "" looks into the files
-    options: ChatOptions = DEFAULT_OPTIONS  # but for kind and context
+    options: Mapping[str, Any] = field(default_factory=dict)  # fields of ChatOptions by name, but for kind, context and seed
     context: int = 0  # tokens of a chat at most; 0: what the model sees at once
-    epochs: float = DEFAULT_EPOCHS
+    epochs: float | None = None  # else DEFAULT_EPOCHS
     overrides: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig and FinetuneConfig by name
     device: str = "auto"
     n_threads: int | None = None
@@ -110,16 +109,15 @@ def set_up(wish: FinetuneWish, world: World, company: FinetuneCompany) -> None:
         raise SettingError(f"{wish.out}: found a run there; go on with it by --resume, or name another folder with --out")
     if _is_started(wish.out):
         check_same_wish(wish)
+        change_run(wish.out, _places(wish))
         return
     base, data, plan = prepare_run(wish, world, company)
-    assert wish.model is not None
     write_recipe(plan.recipe, wish.out / RECIPE_FILE)
     facts = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": str(wish.model.resolve()),
-        "model_name": wish.model_name,
+        "tokenizer": None,
+        **_places(wish),
         "model_sha256": digest_of(base.model),
-        "tokenizer": wish.tokenizer,
         "template": base.template.source,
         "new_tokens": base.n_new,
         "parameters_trained": plan.n_trained,
@@ -130,14 +128,23 @@ def set_up(wish: FinetuneWish, world: World, company: FinetuneCompany) -> None:
         "examples": {side: getattr(data, side).n_examples for side in SIDES},
         "tokens": {side: getattr(data, side).n_tokens for side in SIDES},
         "tokens_learned": {side: getattr(data, side).n_counted for side in SIDES},
-        "epochs": wish.epochs,
+        "epochs": _epochs(wish),
         "device": str(world.device),
         "n_threads": torch.get_num_threads(),
         "n_ranks": world.n_ranks,
         "command": sys.argv[1:],
     }
-    with atomic_file(wish.out / RUN_FILE) as file:
-        file.write(json.dumps(facts | describe_machine(), indent=1, ensure_ascii=False).encode())
+    write_run(facts | describe_machine(), wish.out / RUN_FILE)
+
+
+def _places(wish: FinetuneWish) -> dict[str, str]:
+    """What run.json says of where the model and its tokenizer lie, as far as the user names them."""
+    model = {} if wish.model is None else {"model": str(wish.model.resolve()), "model_name": wish.model_name}
+    return model | ({"tokenizer": str(Path(wish.tokenizer).resolve())} if wish.tokenizer else {})
+
+
+def _epochs(wish: FinetuneWish) -> float:
+    return DEFAULT_EPOCHS if wish.epochs is None else wish.epochs
 
 
 def prepare_run(wish: FinetuneWish, world: World, company: FinetuneCompany) -> tuple[Base, ChatData, FinetunePlan]:
@@ -145,14 +152,15 @@ def prepare_run(wish: FinetuneWish, world: World, company: FinetuneCompany) -> t
     if wish.model is None or not wish.chats:
         missing = "no run to resume there" if wish.resume else "no model" if wish.model is None else "no chats to learn from"
         raise SettingError(f"{wish.out}: found {missing}; name a model and files of chats")
-    check_numbers(wish.overrides)
+    check_training(wish.overrides, world.n_ranks)
+    usual = ChatOptions(seed=wish.overrides.get("seed", ChatOptions.seed), **wish.options).validate()
     base = open_base(wish.model, wish.model_name, wish.template, wish.tokenizer)
     _check_folder(wish.out, base)
     context = base.model.config.context
     if wish.context > context:
         raise SettingError(f"context: found {wish.context}, expected at most {context}, which {wish.model_name} sees at once")
-    kind = wish.kind or kind_of(find_chat_files(wish.chats), wish.options)
-    options = replace(wish.options, kind=kind, context=wish.context or context)
+    kind = wish.kind or kind_of(find_chat_files(wish.chats), usual)
+    options = replace(usual, kind=kind, context=wish.context or context)
     folder = wish.out / DATA
     empty_of_chats(folder)  # of a run that did not get as far as its first step
     data = open_chats(prepare_chats(wish.chats, base.template, base.tokenizer, folder, options, company, wish.validation))
@@ -160,15 +168,9 @@ def prepare_run(wish: FinetuneWish, world: World, company: FinetuneCompany) -> t
     objective, per_unit = ("preferences", PER_PAIR) if kind == "pairs" else ("answers", 1)
     facts = ChatFacts(unit_lengths(data.train, per_unit), data.validation.n_tokens, objective)
     machine = find_machine(world.device.type, world.n_ranks)
-    plan = plan_finetuning(base.begun.config, base.n_new, facts, wish.epochs, machine, wish.overrides)
+    plan = plan_finetuning(base.begun.config, base.n_new, facts, _epochs(wish), machine, wish.overrides)
     company.planned_finetuning(plan, base)
     return base, data, plan
-
-
-def check_numbers(overrides: Mapping[str, Any]) -> None:
-    """Raise SettingError for a number that is out of range whatever the data."""
-    draft = Recipe(ModelConfig(2, 1, 1, 1, 2, 2, 2), TrainConfig(1, 1, 1, 1e-3, 1), FinetuneConfig())
-    with_overrides(draft, overrides)
 
 
 def _check_folder(out: Path, base: Base) -> None:
@@ -185,29 +187,31 @@ def _is_started(out: Path) -> bool:
 def check_same_wish(wish: FinetuneWish) -> None:
     """Raise SettingError where a run is asked to go on with another model, other chats, template or setting."""
     facts, recipe = read_facts(wish.out), read_recipe(wish.out / RECIPE_FILE)
-    found = [f"{name}: then {then}, now {now}" for name, then, now in _changes(wish, facts, recipe) if then != now]
-    if found:
-        raise SettingError(f"{wish.out}: found other settings than the run began with: {'; '.join(found)}; expected the same")
+    check_same(wish.out, _changes(wish, facts, recipe))
 
 
 def _changes(wish: FinetuneWish, facts: dict[str, Any], recipe: Recipe) -> Iterator[tuple[str, Any, Any]]:
     """Name, value then and value now of everything that the wish says and resuming may not change."""
-    model = read_model(wish.model or facts["model"], wish.tokenizer or facts["tokenizer"])
-    yield "model (sha256)", facts["model_sha256"][:12], digest_of(model)[:12]
-    manifest = read_chat_manifest(Path(facts["data"]))
+    known = read_chat_manifest(Path(facts["data"])).recipe
+    path, tokenizer = wish.model or Path(facts["model"]), wish.tokenizer or facts["tokenizer"]
+    if wish.model is None and not path.exists():
+        raise SettingError(f"{path}: found nothing, expected the model that the run began with; name the place that it has now")
+    sha256 = digest_of(read_model(path, tokenizer))
+    yield "model (sha256)", facts["model_sha256"][:12], sha256[:12]
+    has_moved = any(facts[name] != place for name, place in _places(wish).items() if name != "model_name")
+    if has_moved and sha256 == facts["model_sha256"]:
+        base = open_base(path, wish.model_name, facts["template"], tokenizer)
+        now = digest_of_tokenizer(base.tokenizer, base.template, known["options"]["context"])
+        yield "tokenizer (sha256)", known["tokenizer"][:12], now[:12]
     for key, names in (("sources", wish.chats), ("validation", wish.validation)):
         if names:
-            then = {source["name"]: source["n_bytes"] for source in manifest.recipe.get(key, [])}
-            now = {source.name: source.n_bytes for source in find_chat_files(names)}
-            for name in sorted({name for name, _ in then.items() ^ now.items()})[:MOST_NAMED]:
-                yield f"bytes of {name}", then.get(name, "absent"), now.get(name, "absent")
+            yield from changed_files(known.get(key, ()), find_chat_files(names))
     if wish.template:
         yield "template", facts["template"], wish.template
-    known = manifest.recipe["options"]
-    given = asdict(wish.options) | {"kind": wish.kind or known["kind"], "context": wish.context or known["context"]}
-    usual = asdict(DEFAULT_OPTIONS)
-    yield from ((name, known[name], value) for name, value in given.items() if value != usual[name])
-    if wish.epochs != DEFAULT_EPOCHS:
+    chosen = {"kind": wish.kind, "context": wish.context}
+    given = dict(wish.options) | {name: value for name, value in chosen.items() if value}
+    yield from ((name, known["options"][name], value) for name, value in given.items())
+    if wish.epochs is not None:
         yield "epochs", facts["epochs"], wish.epochs
     yield from changed_fields(recipe, with_overrides(recipe, wish.overrides))
 

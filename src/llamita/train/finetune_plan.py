@@ -13,7 +13,7 @@ import numpy as np
 from llamita.config import ModelConfig
 from llamita.errors import SettingError
 from llamita.model import tensor_shapes
-from llamita.train.arithmetic import activation_bytes_per_token, flops_per_token, state_bytes
+from llamita.train.arithmetic import activation_bytes_per_token, flops_per_token, sequences_of_rank, state_bytes
 from llamita.train.config import FinetuneConfig, Recipe, TrainConfig
 from llamita.train.hyperparameters import MOST_SECONDS_UNSAVED, learning_rate_for, with_batch, with_given, with_numbers
 from llamita.train.ledger import Ledger, PlanLine, amount
@@ -70,7 +70,8 @@ def plan_finetuning(
 ) -> FinetunePlan:
     """Choose everything that the user left open; fields of TrainConfig and FinetuneConfig in overrides are taken as they are.
 
-    n_new: rows that LoRA trains whole. Raises SettingError, one line, where a number is out of range or does not fit.
+    n_new: rows that LoRA trains whole. Raises SettingError, one line, where a number is out of range or does not fit, or the
+    machine's devices cannot share the sequences of an update.
     """
     ledger = Ledger(overrides)
     if not 0 < epochs < 10_000:
@@ -79,6 +80,7 @@ def plan_finetuning(
     n_trained = n_trained_parameters(model, finetuning, n_new)
     training = _choose_training(model, n_trained, finetuning, chats, epochs, machine, ledger)
     recipe = Recipe(model, training, finetuning).validate()
+    sequences_of_rank(training, machine.n_devices)
     memory = memory_of(recipe, n_trained)
     ledger.add("parameters trained", f"of {model.n_parameters:,}", n_trained)
     ledger.add("memory", "weights, gradients, moments and activations", amount(memory, "B"))

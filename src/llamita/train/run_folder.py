@@ -1,10 +1,12 @@
 """What a run has left in its folder, read for a report: recipe, run.json, logs, the manifest of its tokens.
 
-Each part may be missing, torn or hostile: what cannot be read is left out. Writes nothing, knows no torch and no page.
+Each part may be missing, torn or hostile: what cannot be read is left out. Says too how run.json is written; knows no torch and
+no page.
 """
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -12,7 +14,7 @@ from typing import Any
 
 from llamita.data.manifest import Manifest, read_manifest
 from llamita.errors import LlamitaError, SettingError, one_line
-from llamita.files import sha256_of
+from llamita.files import atomic_file, sha256_of
 from llamita.train.config import Recipe, read_recipe
 from llamita.train.metrics import (
     METRICS,
@@ -119,10 +121,27 @@ def read_run(folder: Path) -> dict[str, Any]:
     return facts | {"data": str(data_folder(folder, facts))}
 
 
-def data_entry(data: Path, out: Path) -> str:
-    """What run.json says of where the tokens lie: within the run's folder, so that it can be moved, where they lie there."""
-    data, out = data.resolve(), out.resolve()
-    return data.relative_to(out).as_posix() if data.is_relative_to(out) else str(data)
+def write_run(facts: dict[str, Any], path: Path) -> None:
+    """Write run.json, or sweep.json, whole or not at all. Arguments and paths that are no UTF-8 come back as they were."""
+    with atomic_file(path) as file:  # half a surrogate pair is escaped as JSON has it
+        file.write(json.dumps(facts, indent=1, ensure_ascii=False).encode(errors="backslashreplace"))
+
+
+def change_run(folder: Path, changes: dict[str, Any]) -> None:
+    """Give entries of run.json other values, as where what they name has been moved; data as data_entry() has it."""
+    facts = read_run(folder)
+    facts["data"] = data_entry(Path(facts["data"]), folder)
+    if any(facts.get(name) != value for name, value in changes.items()):
+        write_run(facts | changes, folder / RUN_FILE)
+
+
+def data_entry(data: Path, out: Path, whole: Path | None = None) -> str:
+    """What run.json says of where the tokens lie: as seen from the run's folder, so that it can be moved, where they lie there.
+
+    whole: the folder that is moved as one, where the run's is a part of it.
+    """
+    data, out, whole = data.resolve(), out.resolve(), (whole or out).resolve()
+    return Path(os.path.relpath(data, out)).as_posix() if data.is_relative_to(whole) else str(data)
 
 
 def data_folder(run: Path, facts: dict[str, Any]) -> Path:

@@ -6,23 +6,20 @@ session.py (pre-training) and finetune.py say what is set up first and which tas
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from llamita.errors import SettingError
 from llamita.train import checkpoint
+from llamita.train.asked import CHANGEABLE
 from llamita.train.checkpoint import RunState
 from llamita.train.company import Company
-from llamita.train.config import Recipe
 from llamita.train.machine import find_machine, peak_flops
 from llamita.train.recorder import Audience, Recorder, SilentRecorder
 from llamita.train.task import Task
 from llamita.train.trainer import CHECKPOINTS, Tell, Trainer, run_state
 from llamita.train.world import World, open_world
-
-# What may change when a run is resumed, because no number that is trained or logged depends on it.
-CHANGEABLE = frozenset(f"training.{name}" for name in ("save_every", "keep", "sample_every", "on_nonfinite"))
 
 
 class RunWish(Protocol):
@@ -96,15 +93,6 @@ def check_same_run(then: RunState, now: RunState, company: Company) -> None:
         raise SettingError(f"checkpoint of step {then.step}: found another run: {'; '.join(found)}; expected the same")
     for line in checkpoint.environment_differences(then, now):
         company.say(f"{line}: the same samples in the same order, but sums may differ in their last bits")
-
-
-def changed_fields(then: Recipe, now: Recipe) -> Iterator[tuple[str, Any, Any]]:
-    """The fields of two recipes side by side, without those that may change."""
-    new = now.to_dict()
-    for table, values in then.to_dict().items():
-        for name, value in values.items():
-            if f"{table}.{name}" not in CHANGEABLE:
-                yield name, value, new[table][name]
 
 
 def _recorder(wish: RunWish, world: World, task: Task, first_step: int, flops_per_token: float) -> Recorder | SilentRecorder:

@@ -9,7 +9,6 @@
 This file puts the stages together in order. Each stage is also a verb of its own.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,33 +21,36 @@ import torch
 from llamita.config import PRESETS
 from llamita.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from llamita.data.out_folder import check_no_model
-from llamita.data.prepare import DEFAULTS, PrepareOptions, prepare
+from llamita.data.prepare import PrepareOptions, prepare
 from llamita.data.shards import Dataset, check_shards, open_dataset
-from llamita.data.sources import find_sources
+from llamita.data.sources import ReadOptions, find_sources
 from llamita.data.tokenizer_copy import find_tokenizer
 from llamita.data.vocabulary import learn_vocabulary
 from llamita.errors import SettingError, VocabularySizeError
-from llamita.files import atomic_file, sha256_of
-from llamita.train.arithmetic import flops_per_token
+from llamita.files import sha256_of
+from llamita.train.arithmetic import flops_per_token, sequences_of_rank
+from llamita.train.asked import changed_fields, changed_files, check_same, check_training, differences
 from llamita.train.company import Company
 from llamita.train.config import Recipe, TrainConfig, check_heads, read_recipe, with_overrides, write_recipe
 from llamita.train.machine import describe_machine, find_machine
 from llamita.train.measure import plan_and_measure
 from llamita.train.pretraining import Pretraining
-from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, data_entry, read_run
-from llamita.train.running import changed_fields, run_together, train_task
+from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, change_run, data_entry, read_run, write_run
+from llamita.train.running import run_together, train_task
 from llamita.train.sizing import DataFacts, Dial, choose_vocab_size
 from llamita.train.trainer import Tell
 from llamita.train.world import World
 
-MOST_NAMED = 3  # files in a message
 NO_DIAL = Dial()
 VOCABULARY, DATA = "vocabulary", "data"
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked for. texts: files, folders, data sets, or one folder of shards; none where a run is resumed."""
+    """What the user asked for. texts: files, folders, data sets, or one folder of shards; none where a run is resumed.
+
+    In overrides and reading stands only what was said, since a run that goes on is compared with it.
+    """
 
     out: Path
     texts: tuple[str, ...] = ()
@@ -57,12 +59,24 @@ class Wish:
     recipe: Path | None = None  # a recipe.toml to follow instead of a plan
     overrides: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig and TrainConfig by name
     tokenizer: str | None = None  # else one is learned from the texts
-    prepare: PrepareOptions = DEFAULTS
+    validation: tuple[str, ...] = ()  # text that validates; without any, a part of the others does
+    reading: Mapping[str, str] = field(default_factory=dict)  # fields of ReadOptions by name
     device: str = "auto"
     n_threads: int | None = None
     parallel: str = "ddp"
     tensorboard: bool = True
     wandb_project: str = ""
+
+    @property
+    def prepare(self) -> PrepareOptions:
+        """How the texts become tokens."""
+        return PrepareOptions(ReadOptions(**self.reading), self.validation)
+
+    @property
+    def shards(self) -> Path | None:
+        """The folder of shards that stands in place of texts; None where it does not."""
+        folder = Path(self.texts[0]) if len(self.texts) == 1 else None
+        return folder if folder is not None and (folder / MANIFEST_NAME).is_file() else None
 
 
 def run(wish: Wish, company: Company, tell: Tell | None = None) -> int | None:
@@ -85,8 +99,9 @@ def set_up(wish: Wish, world: World, company: Company) -> None:
     if started and not wish.resume:
         raise SettingError(f"{wish.out}: found a run there; go on with it by --resume, or name another folder with --out")
     if started:
-        check_same_wish(wish)
-        check_shards(open_dataset(dataset_folder(wish.out)))
+        data = check_same_wish(wish)
+        check_shards(open_dataset(data))
+        change_run(wish.out, {"data": data_entry(data, wish.out)})
         return
     check_no_model(wish.out)
     if not wish.texts:
@@ -106,15 +121,15 @@ def set_up(wish: Wish, world: World, company: Company) -> None:
         "command": sys.argv[1:],
         "fingerprint": dataset.fingerprint,
     }
-    with atomic_file(wish.out / RUN_FILE) as file:
-        file.write(json.dumps(facts | describe_machine(), indent=1, ensure_ascii=False).encode())
+    write_run(facts | describe_machine(), wish.out / RUN_FILE)
 
 
-def check_numbers(wish: Wish) -> None:
+def check_numbers(wish: Wish, n_ranks: int) -> None:
     """Raise ModelError or SettingError for a mistake in recipe or flags that shall not cost the time to read the text."""
     if wish.recipe is not None:
-        with_overrides(read_recipe(wish.recipe), wish.overrides)
+        sequences_of_rank(with_overrides(read_recipe(wish.recipe), wish.overrides).training, n_ranks)
         return
+    check_training(wish.overrides, n_ranks)
     published = {"width": PRESETS[wish.dial.preset].width} if wish.dial.preset in PRESETS else {}
     given = published | dict(wish.overrides)
     if "width" in given and "n_heads" in given:
@@ -123,9 +138,11 @@ def check_numbers(wish: Wish) -> None:
 
 def make_dataset(wish: Wish, world: World, company: Company) -> Path:
     """Return the folder of shards that the texts stand for: the one named, or one made here, with a vocabulary if need be."""
-    check_numbers(wish)
-    if len(wish.texts) == 1 and (Path(wish.texts[0]) / MANIFEST_NAME).is_file():
-        return Path(wish.texts[0])
+    check_numbers(wish, world.n_ranks)
+    if wish.shards is not None:
+        if found := differences(_changes_of_text(wish, read_manifest(wish.shards))):
+            raise SettingError(f"{wish.shards}: found tokens that were made otherwise: {found}; leave it out, or name the text")
+        return wish.shards
     tokenizer = wish.tokenizer or wish.out / VOCABULARY
     if not wish.tokenizer and not (wish.out / VOCABULARY / "tokenizer.json").exists():  # it is written last
         _learn_vocabulary(wish, world, company)
@@ -173,36 +190,47 @@ def choose_recipe(wish: Wish, dataset: Dataset, world: World, company: Company) 
         raise SettingError(
             f"vocab_size: found {recipe.model.vocab_size}, but the tokenizer of the shards has {manifest.vocab_size} tokens"
         )
+    sequences_of_rank(recipe.training, world.n_ranks)
     return recipe.validate()
 
 
-def check_same_wish(wish: Wish) -> None:
-    """Raise SettingError where a run is asked to go on with another text, tokenizer, shape or setting."""
+def check_same_wish(wish: Wish) -> Path:
+    """The folder of shards to go on with: the one that the user names, else the run's own.
+
+    Raises SettingError where a run is asked to go on with another text, tokenizer, shape or setting.
+    """
     facts, recipe = read_run(wish.out), read_recipe(wish.out / RECIPE_FILE)
-    manifest = read_manifest(Path(facts["data"]))
-    found = [f"{name}: then {then}, now {now}" for name, then, now in _changes(wish, facts, recipe, manifest) if then != now]
-    if found:
-        raise SettingError(f"{wish.out}: found other settings than the run began with: {'; '.join(found)}; expected the same")
+    data = wish.shards or Path(facts["data"])
+    if not (data / MANIFEST_NAME).exists():
+        raise SettingError(f"{data}: found no {MANIFEST_NAME}, expected the run's tokens; name the folder that has them now")
+    check_same(wish.out, _changes(wish, facts, recipe, read_manifest(data)))
+    return data
 
 
 def _changes(wish: Wish, facts: dict[str, Any], recipe: Recipe, manifest: Manifest) -> Iterator[tuple[str, Any, Any]]:
     """Name, value then and value now of everything that the wish says and resuming may not change."""
-    if wish.texts and not (Path(wish.texts[0]) / MANIFEST_NAME).is_file():
-        then = {source["name"]: source["n_bytes"] for source in manifest.recipe.sources}
-        now = {source.name: source.n_bytes for source in find_sources(wish.texts)}
-        for name in sorted({name for name, _ in then.items() ^ now.items()})[:MOST_NAMED]:
-            yield f"bytes of {name}", then.get(name, "absent"), now.get(name, "absent")
+    if wish.shards is not None:
+        yield "shards", facts["fingerprint"], manifest.fingerprint
     elif wish.texts:
-        yield "shards", facts["fingerprint"], open_dataset(wish.texts[0]).fingerprint
-    if wish.tokenizer:
-        now = sha256_of(find_tokenizer(wish.tokenizer))
-        yield "tokenizer (sha256)", manifest.recipe.tokenizer_sha256[:12], now[:12]
+        yield from changed_files(manifest.recipe.sources, find_sources(wish.texts))
+    yield from _changes_of_text(wish, manifest)
     if wish.dial != NO_DIAL:
         yield "plan", facts["dial"], asdict(wish.dial)
     if wish.recipe is not None:
         yield from changed_fields(recipe, with_overrides(read_recipe(wish.recipe), wish.overrides))
     else:
         yield from changed_fields(recipe, with_overrides(recipe, wish.overrides))
+
+
+def _changes_of_text(wish: Wish, manifest: Manifest) -> Iterator[tuple[str, Any, Any]]:
+    """The same of what the tokens follow from, besides the text to learn."""
+    if wish.validation:
+        yield from changed_files(manifest.recipe.validation_sources, find_sources(wish.validation))
+    for name, value in wish.reading.items():
+        yield name, getattr(manifest.recipe, name) or "none", value or "none"
+    if wish.tokenizer:
+        now = sha256_of(find_tokenizer(wish.tokenizer))
+        yield "tokenizer (sha256)", manifest.recipe.tokenizer_sha256[:12], now[:12]
 
 
 def dataset_folder(folder: Path) -> Path:

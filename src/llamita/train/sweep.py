@@ -23,12 +23,12 @@ import torch
 from llamita.data.out_folder import check_no_model
 from llamita.data.shards import Dataset, open_dataset
 from llamita.errors import DivergedError, ModelError, SettingError, TrainingError, one_line
-from llamita.files import atomic_file
 from llamita.train import checkpoint
 from llamita.train.company import Company
 from llamita.train.config import Recipe, read_recipe, write_recipe
 from llamita.train.grid import Combination, Grid, combinations
 from llamita.train.machine import describe_machine
+from llamita.train.run_folder import data_entry, data_folder, write_run
 from llamita.train.rungs import Rung, going_on, rungs_for, steps_at, steps_in_all
 from llamita.train.running import alone_in
 from llamita.train.session import Wish, choose_recipe, make_dataset
@@ -81,7 +81,7 @@ def run_sweep(wish: SweepWish, company: Company) -> tuple[Sweep, Study, int | No
             company.training_begins()
             rungs = ", ".join(f"{rung.n_trials} to {rung.share:.0%} of a training" for rung in sweep.rungs)
             company.say(f"trials: {rungs}; as much work as {whole_trainings(sweep):.1f} whole trainings")
-            signal_number = climb(sweep, study, open_dataset(sweep.facts["data"]), world, company)
+            signal_number = climb(sweep, study, open_dataset(data_folder(sweep.folder, sweep.facts)), world, company)
             if signal_number is None:
                 crown(sweep, study)
             return sweep, study, signal_number
@@ -105,14 +105,18 @@ def set_up(wish: SweepWish, world: World, company: Company) -> Sweep:
     else:
         check_no_model(out)
     dataset = open_dataset(make_dataset(wish.run, world, company))
+    data = data_entry(dataset.folder, out)
     if before is not None:
         _check_same(out, {"text": before["fingerprint"]}, {"text": dataset.fingerprint})
+        if data != before.get("data"):  # the sweep or its tokens were moved
+            before["data"] = data
+            write_run(before, path)
         return _sweep(out, before, wish)
     facts = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv[1:],
         "texts": list(wish.run.texts),
-        "data": str(dataset.folder.resolve()),
+        "data": data,
         "fingerprint": dataset.fingerprint,
         "device": str(world.device),
         "n_threads": torch.get_num_threads(),
@@ -120,8 +124,7 @@ def set_up(wish: SweepWish, world: World, company: Company) -> Sweep:
         "base": choose_recipe(wish.run, dataset, world, company).to_dict(),
     }
     sweep = _sweep(out, facts, wish)  # which raises where the grid does not fit the plan
-    with atomic_file(path) as file:
-        file.write(json.dumps(facts | describe_machine(), indent=1, ensure_ascii=False).encode())
+    write_run(facts | describe_machine(), path)
     return sweep
 
 
@@ -163,7 +166,8 @@ def climb(sweep: Sweep, study: Study, dataset: Dataset, world: World, company: C
     for number, chosen in enumerate(sweep.combinations):
         if chosen.recipe is None and study.state(number) == RUNNING:
             study.fail(number, chosen.error)
-    place = Place(dataset, world, company, Steps(company, round(whole_trainings(sweep) * sweep.base.training.n_steps)))
+    steps = Steps(company, round(whole_trainings(sweep) * sweep.base.training.n_steps))
+    place = Place(sweep.folder, dataset, world, company, steps)
     for i in range(len(sweep.rungs)):
         climbing = [n for n in range(len(sweep.combinations)) if study.state(n) == RUNNING]
         for number in climbing:

@@ -7,7 +7,6 @@ Each is the folder of a run: `llamita report` and `llamita run` open it. The las
 the same recipe that nobody interrupted. Knows no other trial.
 """
 
-import json
 import math
 import os
 import shutil
@@ -27,7 +26,7 @@ from llamita.train.machine import describe_machine
 from llamita.train.metrics import METRICS, StepRecord
 from llamita.train.pretraining import Pretraining
 from llamita.train.recorder import Audience, Recorder
-from llamita.train.run_folder import RECIPE_FILE, RUN_FILE
+from llamita.train.run_folder import RECIPE_FILE, RUN_FILE, data_entry, write_run
 from llamita.train.rungs import Rung, branch_step, steps_at, steps_in_all
 from llamita.train.trainer import CHECKPOINTS, Trainer
 from llamita.train.world import World
@@ -78,8 +77,9 @@ class Steps:
 
 @dataclass(frozen=True)
 class Place:
-    """Where trials are trained, on what, and who is told."""
+    """Where trials are trained, on what, and who is told. folder: the sweep's."""
 
+    folder: Path
     dataset: Dataset
     world: World
     company: Company
@@ -155,8 +155,7 @@ def _train(recipe: Recipe, folder: Path, place: Place, start: tuple[Path, RunSta
     checkpoint.remove_leftovers(folder / CHECKPOINTS)
     folder.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, folder / RECIPE_FILE)
-    facts = {"data": str(place.dataset.folder.resolve()), "device": str(place.world.device)} | describe_machine()
-    with atomic_file(folder / RUN_FILE) as file:
-        file.write(json.dumps(facts, indent=1, ensure_ascii=False).encode())
+    data = data_entry(place.dataset.folder, folder, place.folder)
+    write_run({"data": data, "device": str(place.world.device)} | describe_machine(), folder / RUN_FILE)
     with Path(os.devnull).open("w") as nowhere, TrialRecorder(folder, first_step, n_steps, place, nowhere) as recorder:
         return Trainer(Pretraining(recipe, place.dataset), folder, place.world, recorder, start).run()
