@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from llamita.errors import SettingError
+from llamita.train.arithmetic import sequences_of_rank
 from llamita.train.config import TrainConfig
 from llamita.train.network import Llama
 from llamita.train.objective import Batch, Objective
@@ -44,13 +44,7 @@ class Updater:
     def __init__(self, config: TrainConfig, network: Llama, objective: Objective, world: World) -> None:
         """Spread the network over the ranks. Raises SettingError where they cannot share an update's sequences evenly."""
         self.config, self.world, self.objective = config, world, objective
-        n_sequences = self.config.sequences_per_update
-        if n_sequences % world.n_ranks:
-            raise SettingError(
-                f"batch x accumulation: found {n_sequences} sequences per update, expected a multiple of the "
-                f"{world.n_ranks} processes"
-            )
-        self.n_own = n_sequences // world.n_ranks
+        self.n_own = sequences_of_rank(config, world.n_ranks)
         self.batch = max(size for size in range(1, min(self.config.batch, self.n_own) + 1) if self.n_own % size == 0)
         self.network = network
         self.spread = world.spread(network, network.layers)
