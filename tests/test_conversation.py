@@ -106,7 +106,7 @@ def test_undo_takes_question_and_answer_back(talk: Conversation):
     talk.undo()
     talk.undo()
     for nothing in (talk.undo, talk.retry):
-        with pytest.raises(SettingError, match="none"):
+        with pytest.raises(SettingError, match="found no message of yours"):
             nothing()
 
 

@@ -212,7 +212,7 @@ def _last_question(messages: Sequence[Message]) -> int:
     for index in range(len(messages) - 1, -1, -1):
         if messages[index]["role"] == "user":
             return index
-    raise SettingError("messages: found none of the user's, expected one")
+    raise SettingError("found no message of yours in this talk, expected one")
 
 
 def _next_question(messages: Sequence[Message], index: int) -> int | None:

@@ -106,6 +106,61 @@ def test_a_mistake_does_not_end_the_talk_of_somebody_who_types(line: str, typed,
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("line", ["/tokens\t", "/tokens \t ", "/tokens\n", "/tokens\r", "/tokens\u00a0"], ids=repr)
+def test_white_space_behind_a_command_is_none_of_it(line: str, typed, monkeypatch):
+    lines = iter([line, "/system\tBe kind.\n", "/exit\n", "A dog"])
+    monkeypatch.setattr(chat_session, "read_message", lambda: next(lines))
+    status, output, errors = typed("")
+    assert (status, output) == (0, "")
+    assert "0 of 384 tokens are used" in errors
+    assert errors.endswith("system: Be kind.\n")
+
+
+def test_a_tab_behind_a_command_in_a_pipe_is_none_of_it(chat):
+    assert chat("/tokens\t\n")[:2] == (0, "")
+
+
+@pytest.mark.parametrize("line", ["/reset\nthe clock, she said", "/undo it", "/quit now", "/tokens 5"])
+def test_a_command_with_something_behind_it_that_it_does_not_take_is_a_mistake(line: str, typed, monkeypatch):
+    lines = iter(["A dog", line, "/tokens", None])
+    monkeypatch.setattr(chat_session, "read_message", lambda: next(lines))
+    status, output, errors = typed("")
+    assert (status, output.count("\n")) == (0, 1)
+    assert f"llamita: {line.split()[0]}: found " in errors
+    assert " 0 of" not in errors
+
+
+def test_a_message_that_is_too_long_by_itself_is_told_so(chat):
+    long = "Once upon a time there was a dog. " * 12 + "\n"
+    for flags in ((), ("--at-limit", "drop")):
+        status, output, errors = chat(long, "--context", "64", *flags)
+        assert (status, output) == (1, "")
+        last = errors.splitlines()[-1]
+        assert last.startswith("llamita: this message is too long: by itself it takes ")
+        assert last.endswith(" tokens, there is room for 64; shorten it")
+    status, output, errors = chat("A dog\n" + long, "--context", "64", "--at-limit", "drop")
+    assert (status, output.count("\n")) == (1, 1)
+    assert "this message is too long: by itself" in errors.splitlines()[-1]
+
+
+def test_a_loaded_talk_that_is_too_long_says_so_at_retry(chat, tmp_path: Path):
+    path = tmp_path / "talk.json"
+    long = "Once upon a time there was a dog. " * 12
+    turns = [{"role": role, "content": text} for text in ("A dog", long) for role in ("user", "assistant")]
+    path.write_text(json.dumps({"messages": turns}))
+    last = chat(f"/load {path}\n/retry\n", "--context", "64")[2].splitlines()[-1]
+    assert last.startswith("llamita: the context is full: with the last message the talk has ")
+    path.write_text(json.dumps({"messages": turns[2:]}))
+    last = chat(f"/load {path}\n/retry\n", "--context", "64")[2].splitlines()[-1]
+    assert last.startswith("llamita: the last message is too long: by itself it takes ")
+
+
+@pytest.mark.parametrize("command", ["/undo", "/retry"])
+def test_nothing_to_take_back_is_said_plainly(command: str, chat):
+    status, _, errors = chat(f"{command}\n")
+    assert (status, errors.splitlines()[-1]) == (1, "llamita: found no message of yours in this talk, expected one")
+
+
 def test_a_mistake_ends_a_pipe(chat):
     status, output, errors = chat("A dog\n/nonsense\nA cat\n")
     assert (status, output.count("\n")) == (1, 1)

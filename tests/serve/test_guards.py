@@ -132,6 +132,44 @@ def test_this_machine_is_served_without_a_key(host: str):
     assert Settings("toy", host=host).validate()
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e12, -1.0])
+def test_nobody_waits_for_ever_at_the_end(seconds: float):
+    with pytest.raises(SettingError, match=r"--drain: found .*, expected 0 to 86400 seconds"):
+        Settings("toy", drain_seconds=seconds).validate()
+    assert Settings("toy", drain_seconds=86_400).validate()
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("https://me.example/", "https://me.example,"),
+        ("https://Me.Example", "https://me.example,"),
+        ("https://me.example:443", "https://me.example,"),
+        ("http://me.example:8080/chat", "http://me.example:8080,"),
+        ("me.example", "an origin such as https://me.example,"),
+        ("me.example:80", "an origin such as https://me.example,"),
+        ("http://x:99999", "an origin such as"),
+        ("", "an origin such as"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str, expected: str):
+    with pytest.raises(SettingError, match=f"--cors-origin: found '{origin}', expected {expected}"):
+        Settings("toy", cors_origins=("https://other.example", origin)).validate()
+
+
+@pytest.mark.parametrize(
+    "name", ["foo.example:8397", "http://foo.example", "foo.example/", "[::1]", "", "f\u00fc.example", "a b"]
+)
+def test_a_host_that_no_client_calls_is_refused(name: str):
+    with pytest.raises(SettingError, match=r"--allowed-host: found .*, expected a name without a port"):
+        Settings("toy", allowed_hosts=("other.example", name)).validate()
+
+
+def test_origins_and_hosts_as_they_come_are_taken():
+    origins = ("https://me.example", "http://localhost:3000", "http://[::1]:3000", "app://obsidian.md", "null", "*")
+    assert Settings("toy", cors_origins=origins, allowed_hosts=("Foo.example", "my_box", "::1", "*")).validate()
+
+
 @pytest.mark.parametrize("key", ["with space", "schlüssel", "line\nend"])
 def test_a_key_that_no_header_carries_is_refused(key: str):
     with pytest.raises(SettingError, match="--api-key"):

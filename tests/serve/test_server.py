@@ -119,6 +119,8 @@ def test_a_second_signal_ends_at_once():
         (["nowhere.bin"], ["nowhere.bin"]),
         (["--template", "nowhere.jinja"], ["nowhere.jinja"]),
         (["--context", "100000"], ["context"]),
+        (["--drain", "nan"], ["--drain", "86400"]),
+        (["--cors-origin", "https://me.example/"], ["--cors-origin", "https://me.example"]),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_line(arguments: list[str], words: list[str]):

@@ -34,6 +34,8 @@ HELP = """\
 /quit            end; so does Ctrl-D
 A line that ends in \\ goes on in the next one, and lines between two of \"\"\" are one message.
 A space in front of / makes it text. Ctrl-C stops an answer."""
+ENDS = ("quit", "exit")
+TAKE_TEXT = ("system", "save", "load", "params")  # commands with something behind them
 
 
 class Interrupts:
@@ -81,7 +83,7 @@ class Session:
         self._commands: dict[str, Callable[[str], None]] = {
             "help": lambda _: self._say(HELP),
             "system": self._system,
-            "retry": lambda _: self._show(conversation.retry()),
+            "retry": lambda _: self._answer(conversation.retry, "the last"),
             "undo": lambda _: self._say(f"took back: {conversation.undo()}"),
             "reset": self._reset,
             "save": self._save,
@@ -119,29 +121,41 @@ class Session:
                 self._say("\nCtrl-D or /quit ends the talk")
 
     def _heed(self, message: str) -> bool:
-        """Do what a line says; whether the talk goes on."""
-        word, _, rest = message.partition(" ")
-        name = word.removeprefix("/")
-        if not (word.startswith("/") and name.isalpha()):
+        """Do what a line says; whether the talk goes on. White space of any kind ends a command, as pasting may add some."""
+        word, *rest = message.split(None, 1) if message.startswith("/") else [""]
+        name, text = word.removeprefix("/"), "".join(rest).strip()
+        if not name.isalpha():
             self._ask(message)
-        elif name in ("quit", "exit"):
-            return False
-        elif name in self._commands:
-            self._commands[name](rest.strip())
-        else:
+            return True
+        if name not in (*self._commands, *ENDS):
             raise SettingError(f"found no command {word}, expected one of /help, or a space in front of a message")
+        if text and name not in TAKE_TEXT:
+            raise SettingError(f"{word}: found {text[:40]!r} behind it, expected nothing, or a space in front of a message")
+        if name in ENDS:
+            return False
+        self._commands[name](text)
         return True
 
     def _ask(self, message: str) -> None:
         """Let the model answer; an empty line goes on with a story, if somebody typed it, and is nothing to a chat model."""
         if message.strip() or (self._conversation.is_story and is_terminal()):
-            try:
-                self._show(self._conversation.ask(message.removeprefix(" ") if message[:2] == " /" else message))
-            except PromptTooLongError as error:
-                raise SettingError(
-                    f"the context is full: with this message the talk has {error.n_prompt_tokens:,} tokens, there is room for "
-                    f"{error.context:,}; /reset or /undo makes room, --at-limit drop forgets the oldest turns instead"
-                ) from None
+            text = message.removeprefix(" ") if message[:2] == " /" else message
+            self._answer(lambda: self._conversation.ask(text), "this")
+
+    def _answer(self, begin: Callable[[], Talk], which: str) -> None:
+        """Show the answer to a message, this or the last; raises SettingError with what makes room where it does not fit."""
+        try:
+            talk = begin()
+        except PromptTooLongError as error:
+            conversation = self._conversation
+            room = f"{error.n_prompt_tokens:,} tokens, there is room for {error.context:,}"
+            n_before = len(conversation.messages) - (0 if which == "this" else 2)
+            if n_before <= 0 or conversation.at_limit == "drop":
+                taken = "with the system message" if conversation.system else "by itself"
+                raise SettingError(f"{which} message is too long: {taken} it takes {room}; shorten it") from None
+            remedy = "/reset or /undo makes room, --at-limit drop forgets the oldest turns instead"
+            raise SettingError(f"the context is full: with {which} message the talk has {room}; {remedy}") from None
+        self._show(talk)
 
     def _show(self, talk: Talk) -> None:
         """Print an answer while it is made, then how it went."""

@@ -10,6 +10,7 @@ from llamita.cli import debug_option
 from llamita.cli.adapter_option import adapter_option, name_with
 from llamita.cli.sampling_options import engine_options
 from llamita.cli.template_option import template_option, template_source
+from llamita.serve.settings import MAX_DRAIN_SECONDS
 
 if TYPE_CHECKING:
     from llamita.serve.served_model import ServedModel
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 @template_option("Its")
 @click.option("--slots", type=click.IntRange(1, 256), default=8, help="Texts that are written at once.")
 @click.option("--max-queue", type=click.IntRange(0), default=64, help="Texts that may wait; more are refused with 429.")
-@click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), default=30.0, help="What answers get to end in.")
+@click.option(
+    "--drain", metavar="SECONDS", type=click.FloatRange(0, MAX_DRAIN_SECONDS), default=30.0, help="What answers get to end in."
+)
 @engine_options
 @debug_option
 def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> None:

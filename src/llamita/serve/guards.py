@@ -6,7 +6,6 @@ everybody without the key.
 
 import hashlib
 import hmac
-import ipaddress
 import socket
 
 from starlette.datastructures import Headers
@@ -14,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llamita.serve.errors import ApiError, unauthorized
 from llamita.serve.limits import MAX_HEADER_BYTES
-from llamita.serve.settings import Settings
+from llamita.serve.settings import Settings, is_address
 
 OPEN_PATHS = ("/", "/health", "/favicon.ico")
 OPEN_FOLDER = "/page/"  # the page's own files; the page asks for the key
@@ -79,15 +78,6 @@ def host_name(host: str) -> str:
     """The name in a Host header, without its port."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host
     return name.removeprefix("[").removesuffix("]").lower()
-
-
-def is_address(name: str) -> bool:
-    """Whether a name is an IP address."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _digest(key: str) -> bytes:

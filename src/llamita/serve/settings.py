@@ -1,9 +1,15 @@
 """Settings: what the operator of a server decides, as `llamita serve` takes it. Says no word about a single request."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from llamita.errors import SettingError
+
+MAX_DRAIN_SECONDS = 86_400
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,39 @@ class Settings:
             raise SettingError("--api-key: found spaces or characters beyond ASCII, expected what a header can carry")
         if not self.name or not self.name.isprintable():
             raise SettingError(f"--alias: found {self.name!r}, expected a name that can be printed")
+        if not 0 <= self.drain_seconds <= MAX_DRAIN_SECONDS:
+            raise SettingError(f"--drain: found {self.drain_seconds:g}, expected 0 to {MAX_DRAIN_SECONDS} seconds")
+        for name in self.allowed_hosts:
+            if name != "*" and not _HOST_NAME.fullmatch(name) and not is_address(name):
+                raise SettingError(
+                    f"--allowed-host: found {name!r}, expected a name without a port, such as llama.example, or *"
+                )
+        for origin in self.cors_origins:
+            if origin not in ("*", "null") and origin != (expected := origin_of(origin)):
+                raise SettingError(f"--cors-origin: found {origin!r}, expected {expected}, as browsers send it, or *")
         return self
+
+
+def origin_of(url: str) -> str:
+    """The origin of a URL as browsers send it: scheme and host in small letters, and a port that is not the usual one."""
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        scheme, host, port = "", None, None
+    if not host or not host.isascii() or not scheme:
+        return "an origin such as https://me.example"
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{host}" + ("" if port in (None, _DEFAULT_PORTS.get(scheme)) else f":{port}")
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is an IP address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:
