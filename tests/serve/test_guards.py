@@ -100,8 +100,28 @@ def test_other_methods_are_refused_with_those_that_work(web: Web, method: str, p
     assert answer.error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/v1/models", "/models/toy", "/metrics", "/docs", "/openapi.json", "/nowhere"]
+)
+def test_head_is_get_without_a_body(web: Web, path: str):
+    whole, head = web.get(path), web.send("HEAD", path)
+    assert (head.status, head.data) == (whole.status, b"")
+    assert set(head.headers) == set(whole.headers)
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
+def test_head_does_not_go_around_the_key_nor_start_any_work(web: Web, guarded: Web):
+    assert guarded.send("HEAD", "/v1/models").status == 401
+    assert guarded.send("HEAD", "/health").status == 200
+    assert guarded.send("HEAD", "/health", headers={"Host": "evil.example"}).status == 403
+    assert web.send("HEAD", "/v1/completions").status == 405
+    assert 'route="/health",status="200"' in web.get("/metrics").data.decode()
+
+
 def test_unknown_routes_and_models_are_not_found(web: Web):
-    assert web.get("/v2/models").error["type"] == "not_found_error"
+    for path in ("/v2/models", "/page/nothing.js"):
+        error = web.get(path).error
+        assert (error["type"], error["code"]) == ("not_found_error", "route_not_found")
     assert web.get("/v1/models/gpt-4").error["code"] == "model_not_found"
 
 

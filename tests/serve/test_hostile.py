@@ -32,6 +32,34 @@ def test_hostile_requests_are_refused_one_after_the_other(web: Web, path: str):
     assert web.complete(prompt="Hello", max_tokens=1)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "place"),
+    [
+        ("response_format", {"type": "json_schema"}, "response_format.json_schema"),
+        ("response_format", {"type": "json_schema", "json_schema": 5}, "response_format.json_schema"),
+        ("response_format", {"type": "json_schema", "json_schema": {}}, "response_format.json_schema.schema"),
+        ("response_format", {"type": "json_schema", "json_schema": {"schema": 5}}, "response_format.json_schema.schema"),
+        ("response_format", {}, "response_format"),
+        ("response_format", 5, "response_format"),
+        ("tool_choice", {}, "tool_choice"),
+        ("tool_choice", {"type": "function"}, "tool_choice"),
+        ("tools", [{"type": "function", "function": {}}], "tools.0.function.name"),
+        ("messages", [{"role": "user", "content": 5}], "messages.0.content"),
+        ("messages", [{}], "messages.0.role"),
+        ("stop", [5], "stop.0"),
+        ("stop", "x" * 5000, "stop"),
+        ("logit_bias", {"5": "x"}, "logit_bias.5"),
+        ("repeat_penalty", -1, "repeat_penalty"),
+        ("temperature", "warm", "temperature"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_an_error_names_the_place_as_the_client_wrote_it(web: Web, field: str, value: object, place: str):
+    error = web.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]} | {field: value}).error
+    assert error["message"].startswith(f"{place}: ")
+    assert error["param"] == field
+
+
 def test_an_error_repeats_only_the_beginning_of_what_was_sent(web: Web):
     answer = web.post("/v1/completions", {"prompt": "x", "temperature": "y" * 100_000})
     assert len(answer.data) < 500

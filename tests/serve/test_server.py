@@ -131,6 +131,15 @@ def test_what_cannot_be_served_is_said_in_one_line(arguments: list[str], words: 
     assert all(word in lines[0] for word in words)
 
 
+@pytest.mark.parametrize("arguments", [["nosuchmodel"], ["-z", "nowhere.model"], ["--adapter", "nowhere"]])
+def test_no_address_is_told_for_files_that_are_not_there(arguments: list[str]):
+    command = [sys.executable, "-m", "llamita", "serve", "--port", "0", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (
+        1, f"llamita: {arguments[-1]}: file: found No such file or directory, expected a readable file\n"
+    )  # fmt: skip
+
+
 def test_a_port_in_use_is_said_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

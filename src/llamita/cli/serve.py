@@ -54,6 +54,7 @@ def command(model: str, tokenizer: str | None, alias: str | None, **flags) -> No
     from llamita.serve.settings import Settings
 
     path = find_model(model)
+    check_files(path, tokenizer, flags["adapter"])
     settings = Settings(
         name=alias or name_with(name_of(model), flags["adapter"]),
         host=flags["host"],
@@ -95,6 +96,15 @@ def serve(settings: "Settings", open_model: Callable[[], "ServedModel"]) -> None
     with bind(settings.host, settings.port) as listener:
         say(f"serving {settings.name} at {url_of(listener)}; Ctrl-C ends it")
         DrainingServer(Service(settings, open_model), say).serve_at(listener)
+
+
+def check_files(*paths: str | Path | None) -> None:
+    """Raise ModelFileError for a file that is not there, before anybody is told an address; folders are looked into later."""
+    from llamita.files import map_file
+
+    for path in paths:
+        if path is not None and not Path(path).is_dir():
+            map_file(path).close()
 
 
 def name_of(model: str) -> str:

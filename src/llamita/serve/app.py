@@ -56,12 +56,30 @@ def build_app(service: Service) -> FastAPI:
 
 def guards_of(settings: Settings, metrics: Metrics) -> list[Middleware]:
     """What stands before the routes, outermost first."""
-    guards = [Middleware(Meter, metrics=metrics), Middleware(HostGuard, settings=settings)]
+    guards = [Middleware(HeadAnswers), Middleware(Meter, metrics=metrics), Middleware(HostGuard, settings=settings)]
     if settings.cors_origins:  # before the key, because a browser asks without it whether it may send it
         guards.append(Middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]))
     if settings.api_key:
         guards.append(Middleware(KeyGuard, key=settings.api_key))
     return guards
+
+
+class HeadAnswers:
+    """Answer HEAD as GET without a body: what curl -I and wget --spider ask, and checks of proxies."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_without_body)
 
 
 class Meter:

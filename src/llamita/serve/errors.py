@@ -4,7 +4,8 @@ An ApiError raised anywhere below a route is the answer. 422 is never used, beca
 """
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -14,8 +15,8 @@ from starlette.responses import JSONResponse
 from llamita.errors import one_line
 
 INVALID = "invalid_value"  # the code of what the schema forbids; what only the model can tell has others
+ROUTE_NOT_FOUND = "route_not_found"
 MAX_SHOWN = 60  # characters of a value that an error repeats
-_FORMS = {"str", "int", "float", "bool", "dict"}  # names of alternatives in the place of an error, which no client wrote
 
 
 class ErrorBody(BaseModel):
@@ -101,13 +102,14 @@ def from_status(error: HTTPException) -> ApiError:
     messages = {404: "Found no such route; GET /docs lists them.", 405: "This route does not take that method."}
     kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
     message = messages.get(error.status_code, str(error.detail))
-    return ApiError(error.status_code, message, kind, headers=dict(error.headers or {}))
+    code = ROUTE_NOT_FOUND if error.status_code == 404 else None
+    return ApiError(error.status_code, message, kind, code=code, headers=dict(error.headers or {}))
 
 
 def from_validation(error: RequestValidationError) -> ApiError:
     """400 for fields of a wrong type or out of range; tells of the first."""
     first = error.errors()[0]
-    place = [str(step) for step in first["loc"][1:] if not (isinstance(step, str) and (step in _FORMS or "[" in step))]
+    place = place_of(first["loc"][1:], error.body, first["type"] == "missing")
     message = str(first["msg"]).removeprefix("Value error, ")
     if not place:
         found = "nothing" if first["type"] == "missing" else f"a {type(first['input']).__name__}"
@@ -115,6 +117,24 @@ def from_validation(error: RequestValidationError) -> ApiError:
     if first["type"] == "missing":
         return bad_request(f"{'.'.join(place)}: expected this field, found none.", place[0], INVALID)
     return bad_request(f"{'.'.join(place)}: found {shown(first['input'])}. {message}.", place[0], INVALID)
+
+
+def place_of(steps: Sequence[str | int], body: Any, is_missing: bool) -> list[str]:
+    """The steps from a body to what is wrong in it, without the names of alternatives, which no client wrote."""
+    place, value = list[str](), body
+    for i, step in enumerate(steps):
+        if _has(value, step):
+            value = value[step]
+        elif not (is_missing and i == len(steps) - 1):
+            continue
+        place.append(str(step))
+    return place
+
+
+def _has(value: object, step: str | int) -> bool:
+    if isinstance(value, dict):
+        return step in value
+    return isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value)
 
 
 def shown(value: object) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi import Response
 from starlette.responses import FileResponse
 
-from llamita.serve.errors import ApiError
+from llamita.serve.errors import ROUTE_NOT_FOUND, ApiError
 from llamita.serve.routes.common import new_router
 
 FOLDER = Path(__file__).resolve().parent.parent / "page"
@@ -43,5 +43,5 @@ def page_file(name: str) -> Response:
     """A file of the folder, and of nowhere else: only names that are there count."""
     files = {path.name: path for path in FOLDER.iterdir() if path.suffix in KINDS} if FOLDER.is_dir() else {}
     if name not in files:
-        raise ApiError(404, "Found no such file of the page.", "not_found_error")
+        raise ApiError(404, "Found no such file of the page.", "not_found_error", code=ROUTE_NOT_FOUND)
     return FileResponse(files[name], media_type=KINDS[files[name].suffix], headers=HEADERS)
