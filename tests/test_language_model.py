@@ -1,6 +1,7 @@
 """LanguageModel: text in, text out."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -247,3 +248,55 @@ def test_public_names_resolve_and_others_do_not():
     assert issubclass(ModelError, LlamitaError)
     with pytest.raises(AttributeError, match="walk"):
         llamita.walk  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_tokens": -1}, "n_tokens: found -1, expected 0 or more"),
+        ({"n_tokens": 2.5}, "n_tokens: found 2.5, expected a whole number"),
+        ({"seed": 1.5}, "seed: found 1.5, expected a whole number"),
+        ({"top_k": 1.5}, "top_k: found 1.5, expected a whole number"),
+        ({"prompt": "word " * 10_000}, "prompt: found [0-9]+ tokens, expected at most"),
+        ({"temperature": -1}, "temperature: found -1"),
+        ({"logit_bias": {10**9: 1.0}}, "logit_bias: found id 1000000000"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_every_way_of_asking_refuses_at_once(model: LanguageModel, options: dict, message: str):
+    prompt, others = options.get("prompt", "The"), {name: value for name, value in options.items() if name != "prompt"}
+    for ask in (model.stream, model.generate, lambda *words, **names: model.generate_many(words[0], 2, **names)):
+        with pytest.raises(SettingError, match=message):
+            ask(prompt, **others)
+
+
+def test_what_is_no_count_of_samples_is_refused_at_once(model: LanguageModel):
+    for n, message in ((-1, "n_samples: found -1, expected 0 or more"), (1.5, "n_samples: found 1.5, expected a whole number")):
+        with pytest.raises(SettingError, match=message):
+            model.generate_many("a", n)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(SettingError, match=message):
+            model.continue_many([1], n, 4, llamita_sampling())  # pyright: ignore[reportArgumentType]
+    assert model.generate_many("a", 0) == []
+
+
+@pytest.mark.parametrize("ids", [[2**70], [-1], [1.5], ["a"], [1, 10**6]], ids=str)
+def test_ids_that_are_none_are_refused(model: LanguageModel, ids: list):
+    for ask in (model.logits, lambda ids: model.continue_ids(ids, 4, llamita_sampling())):
+        with pytest.raises(SettingError, match="token ids: found"):
+            ask(ids)
+
+
+def test_numbers_of_numpy_are_numbers(model: LanguageModel):
+    assert model.generate("The", np.int64(4), seed=np.uint64(7)) == model.generate("The", 4, seed=7)  # pyright: ignore[reportArgumentType]
+    assert np.array_equal(model.logits(np.array([1, 5])), model.logits([1, 5]))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_stream_that_nobody_reads_takes_no_place(model: LanguageModel):
+    streams = [model.stream("The", 4, seed=1) for _ in range(10)]
+    assert next(streams[-1])
+
+
+def test_threads_may_share_a_model(model: LanguageModel):
+    expected = [model.generate("The", 30, seed=seed) for seed in range(1, 4)]
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(lambda seed: model.generate("The", 30, seed=seed), range(1, 4))) == expected

@@ -9,22 +9,17 @@ import sys
 import tempfile
 from pathlib import Path
 
+from llamita.errors import one_line
+
+VARIABLE = "LLAMITA_CACHE_DIR"
+
 
 def cache_folder() -> Path | None:
     """A folder of this user's that can be written, or None. LLAMITA_CACHE_DIR moves it.
 
     It is nobody else's: machine code from a folder of others' must not be run.
     """
-    candidates = [os.environ.get("LLAMITA_CACHE_DIR")]
-    if not candidates[0]:
-        with contextlib.suppress(RuntimeError):  # no home folder
-            import platformdirs
-
-            candidates = [platformdirs.user_cache_dir("llamita")]
-        owner = os.getuid() if hasattr(os, "getuid") else "user"
-        candidates.append(str(Path(tempfile.gettempdir()) / f"llamita-{owner}"))
-    for candidate in filter(None, candidates):
-        folder = Path(candidate)
+    for folder in _candidates():
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = folder.stat()
@@ -32,6 +27,26 @@ def cache_folder() -> Path | None:
             if is_ours and os.access(folder, os.W_OK):
                 return folder
     return None
+
+
+def why_no_folder() -> str:
+    """What to say where cache_folder found none: which folders it tried, and what to do."""
+    tried = " nor ".join(one_line(str(folder)) for folder in _candidates())
+    remedy = "name another with" if os.environ.get(VARIABLE) else "name one with"
+    return f"found no folder of yours to keep it in ({tried} is none that only you can write); {remedy} {VARIABLE}"
+
+
+def _candidates() -> list[Path]:
+    """Where the folder may lie, the likeliest first."""
+    if named := os.environ.get(VARIABLE):
+        return [Path(named)]
+    folders = []
+    with contextlib.suppress(RuntimeError):  # no home folder
+        import platformdirs
+
+        folders.append(Path(platformdirs.user_cache_dir("llamita")))
+    owner = os.getuid() if hasattr(os, "getuid") else "user"
+    return [*folders, Path(tempfile.gettempdir()) / f"llamita-{owner}"]
 
 
 def announce(line: str) -> None:

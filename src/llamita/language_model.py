@@ -4,24 +4,25 @@ It knows neither files (formats/ reads them) nor how numbers are computed (engin
 built on it.
 """
 
+import operator
 import os
 import secrets
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 
 from llamita.config import ModelConfig
 from llamita.engine import Engine, Sampling, Sequence
 from llamita.engine.sampling import seed_of_sample
-from llamita.errors import ModelError, SettingError
+from llamita.errors import ModelError, SettingError, one_line
 from llamita.formats import read_model
 from llamita.model import Model
 from llamita.tokenizer import Tokenizer
@@ -48,7 +49,9 @@ class SamplingOptions(TypedDict, total=False):
 class LanguageModel:
     """A Llama and its tokenizer, ready to go on with any text.
 
-    n_sequences is how many texts are told at once by generate_many. Raises ModelError when the model has no tokenizer.
+    Threads may call one LanguageModel: they wait for one another, pass by pass. n_sequences is how many texts have a place in
+    it at once: a stream takes one from its first piece to its end, generate and logits one each, generate_many as many as it
+    tells at once. A call that finds none free raises SettingError. Raises ModelError when the model has no tokenizer.
 
     >>> with load("stories") as model:
     ...     print(model.generate("Once upon a time", n_tokens=16, temperature=0))  # doctest: +SKIP
@@ -57,7 +60,9 @@ class LanguageModel:
 
     def __init__(self, model: Model, n_threads: int | None = None, context: int | None = None, n_sequences: int = 1) -> None:
         if model.tokenizer is None:
-            raise ModelError(f"{model.name}: found no tokenizer beside the model; name one (-z, or tokenizer= in Python)")
+            usual = ", nor a ./tokenizer.bin that fits" if model.source_format.startswith("llama2.c") else ""
+            line = f"{model.name}: found no tokenizer beside the model{usual}; name one (-z, or tokenizer= in Python)"
+            raise ModelError(one_line(line))
         self.tokenizer = cast(Tokenizer, model.tokenizer)
         self.config: ModelConfig = model.config
         self.stop_ids, self.chat_template = model.stop_ids, model.chat_template
@@ -72,7 +77,7 @@ class LanguageModel:
 
         It ends after n_tokens tokens, at the end of the context, where the model ends it (BOS, EOS, the end of a turn), or
         before one of the texts in `stop`. The same seed tells the same text; without one each call differs. Raises SettingError
-        for a setting out of range and for a prompt that does not fit the context.
+        for a setting out of range and for a prompt that does not fit the context, at once, before anything is asked for.
         """
         ids = self.encode_prompt(prompt)
         pieces = self.continue_ids(ids, n_tokens, sampling_of(seed, options), stop)
@@ -89,7 +94,10 @@ class LanguageModel:
         self, prompt: str, n_samples: int, n_tokens: int = 256, *, seed: int | None = None, stop: str | Collection[str] = (),
         **options: Unpack[SamplingOptions],
     ) -> list[str]:  # fmt: skip
-        """Return n_samples texts, told as many at once as load's n_sequences: sample i is what generate gives with seed + i."""
+        """Return n_samples texts, told as many at once as load's n_sequences: sample i is what generate gives with seed + i.
+
+        Raises SettingError as stream does.
+        """
         ids = self.encode_prompt(prompt)
         return list(self.continue_many(ids, n_samples, n_tokens, sampling_of(seed, options), stop))
 
@@ -104,8 +112,11 @@ class LanguageModel:
         return ids
 
     def logits(self, ids: list[int]) -> np.ndarray:
-        """Return the scores of every token after each of the ids: float32 (T, V)."""
-        return self.engine.logits(ids)
+        """Return the scores of every token after each of the ids: float32 (T, V).
+
+        Raises SettingError for ids that are none of the vocabulary's, or more than the context holds.
+        """
+        return self.engine.logits(self._checked_ids(ids))
 
     def continue_ids(
         self, ids: list[int], n_tokens: int, sampling: Sampling, stop: str | Collection[str] = (),
@@ -113,11 +124,15 @@ class LanguageModel:
     ) -> Iterator[str]:  # fmt: skip
         """Yield the text that follows ids, one piece per token: "" while a character or a stop text may still become whole.
 
-        stop_ids end the text unseen; without them BOS and EOS do, and what the model's files name.
+        stop_ids end the text unseen; without them BOS and EOS do, and what the model's files name. Raises SettingError at once.
         """
-        stop_ids = self._stop_ids(stop_ids)
-        telling = Telling(self.tokenizer, ids, stop, stop_ids)
-        n_tokens = self._room(ids, n_tokens)
+        ids, n_tokens, stop_ids = self._checked(ids, n_tokens, sampling, stop_ids)
+        return self._tell(ids, n_tokens, sampling, Telling(self.tokenizer, ids, stop, stop_ids), stop_ids)
+
+    def _tell(
+        self, ids: list[int], n_tokens: int, sampling: Sampling, telling: "Telling", stop_ids: Collection[int]
+    ) -> Iterator[str]:
+        """Yield the pieces of one text; what was given is checked. A sequence is made when the first piece is asked for."""
         with closing(self.engine.sequence(sampling)) as sequence:
             sequence.append(ids)
             for token_id in sequence.stream(n_tokens, stop_ids):
@@ -132,12 +147,22 @@ class LanguageModel:
         self, ids: list[int], n_samples: int, n_tokens: int, sampling: Sampling, stop: str | Collection[str] = (),
         stop_ids: Collection[int] | None = None,
     ) -> Iterator[str]:  # fmt: skip
-        """Yield n_samples texts that follow ids, sample i drawn with the seed of `sampling` + i, a group of them at a time."""
+        """Yield n_samples texts that follow ids, sample i drawn with the seed of `sampling` + i, a group of them at a time.
+
+        Raises SettingError at once.
+        """
+        n_samples = _whole_number("n_samples", n_samples, least=0)
+        ids, n_tokens, stop_ids = self._checked(ids, n_tokens, sampling, stop_ids)
+        return self._tell_many(ids, n_samples, n_tokens, sampling, stop, stop_ids)
+
+    def _tell_many(
+        self, ids: list[int], n_samples: int, n_tokens: int, sampling: Sampling, stop: str | Collection[str],
+        stop_ids: Collection[int],
+    ) -> Iterator[str]:  # fmt: skip
+        """Yield the texts of continue_many; what was given is checked."""
         if n_samples == 1:
-            yield "".join(self.continue_ids(ids, n_tokens, sampling, stop, stop_ids))
+            yield "".join(self._tell(ids, n_tokens, sampling, Telling(self.tokenizer, ids, stop, stop_ids), stop_ids))
             return
-        stop_ids = self._stop_ids(stop_ids)
-        n_tokens = self._room(ids, n_tokens)
         for first in range(0, n_samples, self.engine.n_slots):
             n_at_once = min(self.engine.n_slots, n_samples - first)
             tellings = [Telling(self.tokenizer, ids, stop, stop_ids) for _ in range(n_at_once)]
@@ -164,16 +189,26 @@ class LanguageModel:
         for telling in tellings:
             telling.finish()
 
-    def _stop_ids(self, stop_ids: Collection[int] | None) -> Collection[int]:
-        return {self.tokenizer.bos_id, self.tokenizer.eos_id, *self.stop_ids} if stop_ids is None else stop_ids
+    def _checked(
+        self, ids: Iterable[int], n_tokens: int, sampling: Sampling, stop_ids: Collection[int] | None
+    ) -> tuple[list[int], int, Collection[int]]:
+        """The ids, how many of n_tokens fit behind them, and what ends the text; raise SettingError for what cannot be."""
+        ids, n_tokens = self._checked_ids(ids), _whole_number("n_tokens", n_tokens, least=0)
+        if not ids:
+            raise SettingError("prompt: found no token, expected one at least")
+        sampling.validate()
+        if unknown := [i for i in sampling.logit_bias if not 0 <= i < self.config.vocab_size]:
+            raise SettingError(f"logit_bias: found id {unknown[0]}, expected 0 to {self.config.vocab_size - 1}")
+        if stop_ids is None:
+            stop_ids = {self.tokenizer.bos_id, self.tokenizer.eos_id, *self.stop_ids}
+        # the last token takes no place in the cache
+        return ids, min(n_tokens, self.engine.context - len(ids) + 1), stop_ids
 
-    def _room(self, ids: list[int], n_tokens: int) -> int:
-        """How many of n_tokens fit behind ids; the last one takes no place in the cache."""
-        if n_tokens < 0:
-            raise SettingError(f"n_tokens: found {n_tokens}, expected 0 or more")
+    def _checked_ids(self, ids: Iterable[int]) -> list[int]:
+        ids = [_whole_number("token ids", i, 0, self.config.vocab_size - 1) for i in ids]
         if len(ids) > self.engine.context:
             raise SettingError(f"prompt: found {len(ids)} tokens, expected at most {self.engine.context}, the model's context")
-        return min(n_tokens, self.engine.context - len(ids) + 1)
+        return ids
 
     def close(self) -> None:
         """End the engine's threads and give its memory back."""
@@ -243,7 +278,22 @@ class Telling:
 
 def sampling_of(seed: int | None, options: SamplingOptions) -> Sampling:
     """The engine's Sampling for the options of a call; raises SettingError for one out of range."""
-    return Sampling(seed=secrets.randbits(63) | 1 if seed is None else seed, **options).validate()
+    given: dict[str, Any] = {"seed": secrets.randbits(63) | 1 if seed is None else seed} | options
+    for name in given.keys() & {"seed", "top_k", "repetition_window"}:
+        given[name] = _whole_number(name, given[name])
+    return Sampling(**given).validate()
+
+
+def _whole_number(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
+    """An integer of any kind, numpy's too, as Python's; raise SettingError for another thing and for one out of range."""
+    try:
+        number = operator.index(cast(Any, value))
+    except TypeError:
+        raise SettingError(f"{name}: found {value!r}, expected a whole number") from None
+    if (least is not None and number < least) or (most is not None and number > most):
+        expected = f"{least} or more" if most is None else f"{least} to {most}"
+        raise SettingError(f"{name}: found {number}, expected {expected}")
+    return number
 
 
 def load(
@@ -258,9 +308,9 @@ def load(
     """Open a model: a file, a folder, the name of a bundled model, or smollm2, where its package is installed.
 
     tokenizer: its file, where none lies beside the model. n_threads: one per core when left out. context: tokens to make room
-    for, the model's own when left out. n_sequences: how many texts generate_many tells at once. dtype: q8_0 or q4_0 quantizes
+    for, the model's own when left out. n_sequences: how many texts have a place at once. dtype: q8_0 or q4_0 quantizes
     the weights when the model is opened first, and keeps them in the cache folder. adapter: the folder of a LoRA adapter, as
-    PEFT and `llamita finetune` write it. Raises LlamitaError.
+    PEFT and `llamita finetune` write it. Threads may share what it returns, see LanguageModel. Raises LlamitaError.
     """
     return LanguageModel(read_model(find_model(path), tokenizer, dtype, adapter), n_threads, context, n_sequences)
 

@@ -1,6 +1,7 @@
 """`llamita export`: what OUT's name asks for, what is said, what is refused, and the gate of --verify."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -237,3 +238,30 @@ def test_help_loads_no_library():
     code = "import sys; from llamita.cli import main; main(['export', '--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert not {"numpy", "numba", "rich"} & {*done.stderr.split()}
+
+
+def test_nothing_that_an_export_reads_is_written_over(capsys, tmp_path, source, toy_model):
+    write_model(toy_model, tmp_path / "m.bin", "llama2c-v0")
+    write_tokenizer_beside(toy_model.tokenizer, tmp_path / "m.bin")  # pyright: ignore[reportArgumentType]
+    own, other, text = tmp_path / "tokenizer.bin", tmp_path / "else.bin", tmp_path / "text.bin"
+    other.write_bytes(own.read_bytes())
+    text.write_text("Once upon a time")
+    flags = ("-z", str(other), "--verify-text", str(text))
+    cases = [(str(tmp_path / "m.bin"), path, flags) for path in (other, text)]
+    cases += [(str(tmp_path / "m.bin"), own, ()), (source, Path(source) / "tokenizer.bin", ())]
+    for model, path, extra in cases:
+        before = path.read_bytes()
+        assert f"target: found {path.name}, which is read for it" in refused(capsys, model, str(path), *extra)
+        assert path.read_bytes() == before
+
+
+def test_names_that_are_no_utf8_or_no_line_are_exported_and_shown_as_one(capsys, tmp_path, toy_model):
+    for name in (b"bad\xff\xfe", b"red\x1b[31m\nline"):
+        path = tmp_path / os.fsdecode(name)
+        write_model(toy_model, path.with_suffix(".bin"), "llama2c-v0")
+        for ending in (".gguf", ""):
+            assert main(["export", str(path.with_suffix(".bin")), str(path.with_suffix(ending))]) == 0
+            output = capsys.readouterr()
+            assert "\x1b" not in output.out
+            assert len(output.out.splitlines()) == 2
+            assert read_model(path.with_suffix(ending)).config == toy_model.config

@@ -112,3 +112,17 @@ def test_no_weight_is_read_of_a_file_larger_than_memory(tmp_path: Path, capsys):
     peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert facts_of(capsys, str(file))["parameters"] == config.n_parameters
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before < 100 * 1024  # KiB; mapped pages count once touched
+
+
+def test_a_context_that_run_refuses_is_refused(capsys):
+    n = facts_of(capsys, "stories")["config"]["context"]
+    assert main(["inspect", "stories", "--context", str(n + 1)]) == 1
+    assert capsys.readouterr().err == f"llamita: context: found {n + 1}, expected 1 to {n}, the model's\n"
+
+
+def test_a_name_is_one_line(tmp_path: Path, capsys, tiny_config):
+    write_model(random_model(tiny_config), tmp_path / "red\x1b[31m\nline.bin", "llama2c-v0")
+    assert main(["inspect", str(tmp_path / "red\x1b[31m\nline.bin")]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "red\\x1b[31m\\nline.bin: llama2.c v0" in printed

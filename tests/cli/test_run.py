@@ -2,14 +2,15 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llamita.cli import main
-from llamita.cli.sampling_options import xorshift_state
-from llamita.language_model import load
+from llamita.cli.sampling_options import as_c_int, as_seed, xorshift_state
+from llamita.language_model import BUNDLED, load
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "data" / "reference" / "llama2c_run_outputs.json"
 CASES = json.loads(REFERENCE.read_text(encoding="utf-8"))["cases"] if REFERENCE.exists() else []
@@ -102,6 +103,37 @@ def test_the_seed_is_the_state_of_the_generator():
     assert xorshift_state(42) == 42
     assert xorshift_state(-1) == (1 << 64) - 1
     assert xorshift_state(0) > 1_700_000_000
+    assert xorshift_state(1 << 64) > 1_700_000_000
+
+
+@pytest.mark.parametrize(
+    ("typed", "seed"),
+    [
+        (42, 42),
+        (2147483647, 2147483647),
+        (2147483648, -2147483648),
+        (3000000000, -1294967296),
+        (4294967296, 0),
+        (4294967297, 1),
+        (99999999999, 1215752191),
+        (-3000000000, 1294967296),
+        ((1 << 63) - 1, -1),
+        (1 << 70, -1),  # strtol ends at the largest 64-bit integer
+        (-(1 << 70), 0),
+    ],
+)
+def test_a_seed_is_what_atoi_of_c_makes_of_it(typed: int, seed: int):
+    assert as_c_int(typed) == seed
+
+
+def test_a_seed_that_wraps_tells_the_story_of_what_it_becomes(capsys):
+    stories = []
+    for seed in ("4294967303", "7", "18446744073709551616", "-1"):
+        assert main(["run", "-s", seed, "-n", "24"]) == 0
+        stories.append(capsys.readouterr().out)
+    assert stories[0] == stories[1]
+    assert stories[2] == stories[3]
+    assert stories[0] != stories[2]
 
 
 def test_tokens_count_the_prompt_and_cut_a_longer_one(folder: Path, capsys):
@@ -144,9 +176,30 @@ def test_a_bias_keeps_a_token_out(folder: Path, capsys):
 
 
 def test_seeds_of_samples_go_on_behind_the_last(capsys):
-    assert main(["run", "-s", str((1 << 64) - 3), "-n", "8", "-i", "The", "--samples", "10"]) == 0
+    assert main(["run", "-s", "-3", "-n", "8", "-i", "The", "--samples", "10"]) == 0
     told = capsys.readouterr().out
-    assert [int(seed) for seed in re.findall(r"--- seed (\d+) ---", told)] == [*range((1 << 64) - 3, 1 << 64), 1, *range(1, 7)]
+    assert [int(seed) for seed in re.findall(r"--- seed (-?\d+) ---", told)] == [-3, -2, -1, 1, *range(1, 7)]
+
+
+@pytest.mark.parametrize("first", ["-2147483648", "-2", "2147483646", "3000000000"])
+def test_a_seed_that_samples_name_tells_that_story_again(first: str, capsys):
+    assert main(["run", "-s", first, "-n", "24", "-i", "The", "--samples", "2"]) == 0
+    told = capsys.readouterr().out
+    alone = ""
+    for seed in re.findall(r"--- seed (-?\d+) ---", told):
+        main(["run", "-s", seed, "-n", "24", "-i", "The"])
+        alone += f"--- seed {seed} ---\n{capsys.readouterr().out}"
+    assert told == alone
+
+
+def test_samples_beyond_the_last_seed_that_can_be_typed_are_refused(capsys):
+    assert main(["run", "-s", "2147483647", "--samples", "2"]) == 2
+    assert "--samples: found seeds up to 2147483648, expected at most 2147483647" in capsys.readouterr().err
+
+
+def test_the_seed_of_a_state_leads_to_it_again():
+    for state in (1, (1 << 31) - 1, (1 << 64) - 1, (1 << 64) - (1 << 31)):
+        assert xorshift_state(as_c_int(as_seed(state))) == state
 
 
 def test_samples_are_the_stories_of_the_following_seeds(capsys):
@@ -169,3 +222,15 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(folder: Path, capsys):
     other = folder.parent.parent / "tokenizers" / "llama2" / "tokenizer.bin"
     assert main(["run", str(folder / "stories260K.bin"), "-z", str(other)]) == 1
     assert "512" in capsys.readouterr().err
+
+
+def test_a_tokenizer_in_the_working_directory_is_found_as_llama2c_finds_it(tmp_path: Path, monkeypatch, capsys):
+    (tmp_path / "out").mkdir()
+    shutil.copy(BUNDLED / "stories" / "model.bin", tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "out/model.bin", "-t", "0", "-n", "12"]
+    assert main(words) == 1
+    assert "found no tokenizer beside the model, nor a ./tokenizer.bin that fits; name one (-z" in capsys.readouterr().err
+    shutil.copy(BUNDLED / "stories" / "tokenizer.bin", tmp_path)
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("Once")

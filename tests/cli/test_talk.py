@@ -1,6 +1,7 @@
 """`llamita run -m chat` as llama2.c talks, with its defects mended."""
 
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 
 from llamita.cli import main
 from llamita.cli.talk import render
+from llamita.formats import read_model
+from llamita.language_model import BUNDLED
+
+CONTEXT = read_model(BUNDLED / "stories").config.context
 
 
 @pytest.fixture
@@ -76,3 +81,26 @@ def test_a_reply_is_the_one_that_llama2c_draws(seed: int, reply: str, shared_dat
     words = ["-z", str(folder / "tok512.bin"), "-m", "chat", "-y", "", "-i", "Hello", "-t", "0.9", "-n", "60"]
     main(["run", str(folder / "stories260K.bin"), *words, "-s", str(seed)])
     assert capsys.readouterr().out == f"Assistant: {reply}\n"
+
+
+def test_bytes_that_are_no_utf8_end_no_talk(llamita):
+    words = ("run", "-m", "chat", "-t", "0", "-n", "60")
+    for variables in ({}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        settings = {"input": "sys\n\udcff\udcfe hello\n", "errors": "surrogateescape", "env": os.environ | variables}
+        done = llamita(*words, **settings)
+        assert (done.returncode, "Assistant: " in done.stdout) == (0, True), done.stderr
+
+
+def test_a_limit_says_which_flag_allows_more(talk):
+    long = "word " * 5000
+    for flags, said in {
+        ("-n", "0"): f"the limit is {CONTEXT} tokens, the model's context\n",
+        (
+            "-n",
+            "0",
+            "--context",
+            "40",
+        ): f"40 tokens, the context; a larger --context allows more, up to {CONTEXT}\n",
+        ("-n", "40"): f"the limit is 40 tokens; a larger -n allows more, up to the context of {CONTEXT}\n",
+    }.items():
+        assert talk("", "-y", "", "-i", long, *flags)[2].endswith(said)

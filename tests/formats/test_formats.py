@@ -131,3 +131,24 @@ def test_the_real_model_finds_its_tokenizer(shared_data):
     assert model.tokenizer.vocab_size == 512
     with pytest.raises(LlamitaError, match="32000 tokens, the model 512"):
         read_model(shared_data / "models/stories260K/stories260K.bin", shared_data / "tokenizers/llama2/tokenizer.model")
+
+
+def test_the_tokenizer_of_the_working_directory_counts_for_llama2cs_models(folder, tmp_path, monkeypatch, tiny_config):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_tokenizer(pieces(41), "tokenizer.bin")
+    assert read_model(folder / "stories.bin").tokenizer is None
+    write_tokenizer(pieces(40), "tokenizer.bin")
+    assert read_model(folder / "stories.bin").tokenizer is not None
+    write_model(random_model(tiny_config), "folder", "safetensors")
+    assert read_model("folder").tokenizer is None
+    shutil.copy(folder / "stories.bin", "tokenizer.bin")  # whatever is called so
+    assert read_model(folder / "stories.bin").tokenizer is None
+
+
+def test_the_tokenizer_beside_a_model_comes_before_that_of_the_working_directory(folder, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_tokenizer(pieces(40), "tokenizer.bin")
+    write_tokenizer(sentence_pieces(40), folder / "tokenizer.model")
+    assert isinstance(read_model(folder / "stories.bin").tokenizer, SentencePieceTokenizer)

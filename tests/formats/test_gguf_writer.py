@@ -1,5 +1,6 @@
 """Our GGUF files: read back equal, equal to llama.cpp's own quantization to the bit, and the same to the gguf library."""
 
+import os
 import re
 import tracemalloc
 from dataclasses import replace
@@ -269,3 +270,9 @@ def test_bf16_rounds_as_the_rest_of_llamita(tmp_path):
     again = written(model, tmp_path / "m.gguf", "bf16")
     for name, tensor in with_dtype(model, "bf16").tensors.items():
         assert_same_bits(tensor, again.tensors[name])
+
+
+def test_a_file_whose_name_is_no_utf8_gets_a_name_that_is(tmp_path):
+    path = tmp_path / os.fsdecode(b"bad\xff.gguf")
+    written(random_model(CONFIG), path, "f32")
+    assert "bad\N{REPLACEMENT CHARACTER}".encode() in path.read_bytes()[:1000]

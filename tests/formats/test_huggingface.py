@@ -15,7 +15,15 @@ import pytest
 
 from llamita.config import ModelConfig
 from llamita.errors import ModelFileError
-from llamita.formats import huggingface, huggingface_writer, read_model, weight_paths, write_model, write_tokenizer
+from llamita.formats import (
+    huggingface,
+    huggingface_writer,
+    read_model,
+    read_tokenizer,
+    weight_paths,
+    write_model,
+    write_tokenizer,
+)
 from llamita.formats.safetensors import read_arrays, read_tensors, write_tensors
 from llamita.model import Model, random_model
 from llamita.quant import convert
@@ -310,3 +318,43 @@ def test_shards_of_torch_are_read_by_their_index_and_safetensors_come_first(fold
 def test_the_real_model_in_a_file_of_torch_is_the_same(shared_data):
     model = read_model(shared_data / "models/stories260K/derived/hf")
     assert_equal(model, read_model(shared_data / "models/stories260K/stories260K.bin"))
+
+
+def test_a_shard_stands_for_its_folder(folder):
+    expected = read_model(folder)
+    shard(folder)
+    read = read_model(folder / "model-00002-of-00003.safetensors")
+    assert read.name == str(folder)
+    assert_equal(read, expected)
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(ModelFileError, match=r"model.safetensors: file: found No such file"):
+        read_model(folder / "model-00002-of-00003.safetensors")
+
+
+@pytest.mark.parametrize("name", ["other.safetensors", "model-00001-of-00002.safetensors", "no_ending", "empty.safetensors"])
+def test_safetensors_alone_are_no_model_and_that_is_said(folder, name):
+    path = folder / name
+    (folder / "model.safetensors").rename(path)
+    (folder / "config.json").rename(folder / "config.old")
+    if name.startswith("empty"):
+        path.write_bytes(bytes(100))
+    expected = "name the folder that holds config.json and, as model.safetensors or in shards, the weights"
+    with pytest.raises(ModelFileError, match=f"file: found safetensors, which are weights without a config, .*; {expected}"):
+        read_model(path)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelFileError, match=r"folder: found an adapter, .*; name its base as the model"):
+        read_model(path)
+
+
+def test_a_git_lfs_pointer_is_called_so_wherever_it_lies(folder, tmp_path):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    said = "content: found a git-lfs pointer, expected the file that it points to; git lfs pull, in that folder, fetches it"
+    for name in ("x.gguf", "x.bin", "tokenizer.model"):
+        (tmp_path / name).write_bytes(pointer)
+        with pytest.raises(ModelFileError, match=f"{name}: {said}"):
+            read_tokenizer(tmp_path / name) if name.startswith("tok") else read_model(tmp_path / name)
+    for old, new in (("model.safetensors", "model.safetensors"), ("model.safetensors", "pytorch_model.bin")):
+        (folder / old).unlink()
+        (folder / new).write_bytes(pointer)
+        with pytest.raises(ModelFileError, match=f"{new}: {said}"):
+            read_model(folder)

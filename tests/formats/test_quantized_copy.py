@@ -98,3 +98,25 @@ def test_the_copies_used_least_lately_go_first(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["middle.gguf", "new.gguf"]
     forget_oldest(tmp_path, limit_bytes=10)
     assert [path.name for path in tmp_path.iterdir()] == ["new.gguf"]
+
+
+@pytest.mark.parametrize("name", [b"bad\xff\xfe.bin", b"red\x1b[31m\nline.bin", b"n" * 235 + b".bin"])
+def test_a_name_that_is_no_text_or_no_line_or_very_long_is_no_hindrance(path: Path, cache: Path, capfd, name: bytes):
+    named = path.rename(path.with_name(os.fsdecode(name)))
+    read_model(named, dtype="q8_0")
+    said = capfd.readouterr().err
+    assert "could not be kept" not in said
+    assert said.isascii()
+    assert said.replace("\n", "", 1).isprintable()
+    read_model(named, dtype="q8_0")
+    assert capfd.readouterr().err == ""
+    [copy] = cache.iterdir()
+    assert copy.name.isascii()
+    assert len(copy.name) < 100
+
+
+def test_a_cache_folder_that_cannot_be_is_named(path: Path, monkeypatch: pytest.MonkeyPatch, capfd):
+    monkeypatch.setenv("LLAMITA_CACHE_DIR", "/dev/null")
+    assert read_model(path, dtype="q8_0").tensors["head"].dtype == "q8_0"
+    said = capfd.readouterr().err
+    assert "found no folder of yours to keep it in (/dev/null is none that only you can write); name another with" in said

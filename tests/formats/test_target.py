@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 
 from llamita.errors import ModelFileError, SettingError, TokenizerError
-from llamita.formats import huggingface_writer, llama2c_writer, read_model, read_tokenizer, weight_paths, write_model
-from llamita.formats.target import check_target, format_of, write_tokenizer_beside
+from llamita.formats import (
+    huggingface_writer,
+    llama2c_writer,
+    read_model,
+    read_tokenizer,
+    weight_paths,
+    write_model,
+    write_tokenizer,
+)
+from llamita.formats.target import check_target, format_of, source_paths, write_tokenizer_beside
 from llamita.model import random_model
 from llamita.tokenizer.sentencepiece import SentencePieceTokenizer, parse_sentencepiece
 
@@ -112,3 +120,35 @@ def test_the_tokenizer_of_an_export_is_found_with_it(tmp_path, tiny_config, toy)
     write_model(model, tmp_path / "model.bin", "llama2c-v0")
     write_tokenizer_beside(toy, tmp_path / "model.bin")
     assert read_model(tmp_path / "model.bin").tokenizer is not None
+
+
+def test_what_a_model_was_read_from_is_never_the_target(tmp_path, tiny_config, toy, monkeypatch):
+    model = replace(random_model(replace(tiny_config, vocab_size=toy.vocab_size)), tokenizer=toy)
+    huggingface_writer.write(model, tmp_path / "folder")
+    (tmp_path / "here").mkdir()
+    write_model(model, tmp_path / "here" / "stories.bin", "llama2c-v0")
+    for name in ("stories.model", "tok400.bin", "tokenizer.json"):
+        write_tokenizer(toy, tmp_path / "here" / name)
+    write_tokenizer(toy, tmp_path / "tokenizer.bin")
+    (tmp_path / "here" / "tokyo.bin").write_bytes(b"an older export")
+    monkeypatch.chdir(tmp_path)
+    folder, file = read_model("folder"), read_model("here/stories.bin")
+    folders = [f"folder/{path.name}" for path in (tmp_path / "folder").iterdir() if path.name != "model.safetensors"]
+    assert {"folder/config.json", "folder/tokenizer.bin", "folder/tokenizer_config.json"} <= {*folders}
+    files = ["here/stories.model", "here/tok400.bin", "here/tokenizer.json", "tokenizer.bin"]
+    for read, names in ((folder, folders), (file, files)):
+        for name in names:
+            said = f"target: found {Path(name).name}, which is read for it, expected another name"
+            with pytest.raises(ModelFileError, match=said):
+                check_target(name, "gguf", weight_paths(read), source_paths(read))
+    check_target("here/tokyo.bin", "llama2c-v0", weight_paths(file), source_paths(file))
+    check_target("tokenizer.bin", "llama2c-v0", weight_paths(folder), source_paths(folder))
+
+
+def test_what_the_command_line_names_is_never_the_target(tmp_path):
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / "tokenizer.model"
+    path.touch()
+    for target, to in ((path, "gguf"), (tmp_path / "folder", "safetensors")):
+        with pytest.raises(ModelFileError, match=r"target: found tokenizer\.model, which is read for it"):
+            check_target(target, to, [], [str(path)])

@@ -88,7 +88,8 @@ def command(
     check_dtype(to, dtype)
     model = read_model(find_model(source), tokenizer, adapter=adapter)
     text = text_for(model, verify_text) if verify or verify_text else None
-    facts = write(model, Path(target), to, dtype, adapter)
+    named = [Path(path) for path in (tokenizer, verify_text) if path]
+    facts = write(model, Path(target), to, dtype, adapter, named)
     if not as_json:
         show(facts)
     complaints = []
@@ -103,16 +104,15 @@ def command(
         raise ModelError(f"{target}: {'; '.join(complaints)}")
 
 
-def write(model: "Model", path: Path, to: str, dtype: str | None, adapter: str | None) -> dict:
-    """Write the model and, beside a llama2.c file, its tokenizer; return what there is now."""
+def write(model: "Model", path: Path, to: str, dtype: str | None, adapter: str | None, named: list[Path]) -> dict:
+    """Write the model and, beside a llama2.c file, its tokenizer; return what there is now. named: what else is read."""
     from llamita.cli.progress import counted
     from llamita.formats import weight_paths, write_model
-    from llamita.formats.adapter import adapter_paths
-    from llamita.formats.target import check_target
+    from llamita.formats.target import check_target, source_paths
     from llamita.formats.writing import default_dtype, expected_bytes
 
     dtype = dtype or default_dtype(model, to)
-    check_target(path, to, [*weight_paths(model), *(adapter_paths(adapter) if adapter else ())])
+    check_target(path, to, weight_paths(model), [*source_paths(model, adapter), *named])
     started = time.monotonic()
     with counted("writing", expected_bytes(model, to, dtype)) as progress:
         write_model(model, path, to, dtype=dtype, progress=progress)
@@ -198,8 +198,11 @@ def as_object(facts: dict) -> str:
 
 def show(facts: dict) -> None:
     """Print what was written."""
-    click.echo(f"{facts['path']}: {facts['format']}, {facts['dtype']}, {facts['bytes']:,} bytes in {facts['seconds']:.1f} s")
-    click.echo(f"tokenizer: {facts['tokenizer']}")
+    from llamita.errors import one_line
+
+    what = f"{facts['format']}, {facts['dtype']}, {facts['bytes']:,} bytes in {facts['seconds']:.1f} s"
+    click.echo(one_line(f"{facts['path']}: {what}"))
+    click.echo(one_line(f"tokenizer: {facts['tokenizer']}"))
 
 
 def show_comparison(found: dict) -> None:

@@ -47,12 +47,15 @@ def command(model: str, context: int | None, adapter: str | None, as_json: bool)
 
     With an adapter also what that changes, and what both together take to run.
     """
+    from llamita.errors import SettingError
     from llamita.formats import read_model
     from llamita.language_model import find_model
     from llamita.simd.isa import detect_isa
 
     opened = read_model(find_model(model))
     context = context or opened.config.context
+    if context > opened.config.context:
+        raise SettingError(f"context: found {context}, expected 1 to {opened.config.context}, the model's")
     facts = describe(opened, context) | {"instruction_set": detect_isa()}
     if adapter:
         facts |= describe_adapter(opened, read_model(find_model(model), adapter=adapter), adapter, context)
@@ -167,9 +170,12 @@ def memory_for(model: "Model", context: int) -> dict:
 
 def show(facts: dict) -> None:
     """Print what describe found as tables."""
+    from llamita.errors import one_line
+
     config, memory = facts["config"], facts["memory"]
     vocabulary = facts["vocabulary"] or "none found"
-    click.echo(f"{facts['path']}: {facts['format']}, {facts['parameters']:,} parameters, vocabulary: {vocabulary}")
+    first = f"{facts['path']}: {facts['format']}, {facts['parameters']:,} parameters, vocabulary: {vocabulary}"
+    click.echo(one_line(first))
     print_table("Config", ("field", "value"), list(config.items()))
     shapes = [
         (row["name"], " x ".join(map(str, row["shape"])), row["count"], row["parameters"], row["stored"], row["bytes"])
@@ -182,6 +188,7 @@ def show(facts: dict) -> None:
     print_table("The file, byte by byte", ("what", "count", "x bytes", "= bytes"), sums)
     if adapter := facts.get("adapter"):
         changes = adapter | {"changes": ", ".join(adapter["changes"])}
+        changes |= {name: one_line(str(adapter[name])) for name in ("path", "base")}
         brought = {name: "its own" if adapter[name] else "the model's" for name in ("tokenizer", "chat_template")}
         print_table("Adapter", ("field", "value"), list((changes | brought).items()))
     rows = [

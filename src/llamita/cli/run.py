@@ -7,15 +7,30 @@ import click
 
 from llamita.cli import debug_option
 from llamita.cli.adapter_option import adapter_option
-from llamita.cli.sampling_options import as_text, engine_options, further_sampling_options, sampling_of, sampling_options
+from llamita.cli.sampling_options import (
+    as_c_int,
+    as_text,
+    engine_options,
+    further_sampling_options,
+    sampling_of,
+    sampling_options,
+)
+
+LARGEST_SEED = (1 << 31) - 1
 
 
 @click.command("run", context_settings={"show_default": True})
 @click.argument("model", default="stories")
 @click.option("-i", "--prompt", metavar="TEXT", default=None, help="How the story begins; in chat, the first message.")
-@sampling_options(temperature=1.0, what="story")
+@sampling_options(temperature=1.0, what="story", of_seeds=", and more than 32 bits wrap, as in llama2.c")
 @click.option("-n", "--tokens", default=256, help="Tokens in all, the prompt included; 0 fills the context.")
-@click.option("-z", "--tokenizer", metavar="PATH", default=None, help="tokenizer.bin, .model or .json; else the model's own.")
+@click.option(
+    "-z",
+    "--tokenizer",
+    metavar="PATH",
+    default=None,
+    help="tokenizer.bin, .model or .json; else the model's own, then ./tokenizer.bin.",
+)
 @adapter_option
 @click.option(
     "-m", "--mode", type=click.Choice(["generate", "chat"]), default="generate", help="Tell a story or talk (Llama 2 chat)."
@@ -36,6 +51,9 @@ def command(model: str, prompt: str | None, tokens: int, mode: str, system: str 
     """
     if mode == "chat" and flags["samples"] > 1:
         raise click.UsageError("--samples: found it beside -m chat, expected one or the other")
+    flags["seed"] = as_c_int(flags["seed"])
+    if (last := flags["seed"] + flags["samples"] - 1) > LARGEST_SEED:
+        raise click.UsageError(f"--samples: found seeds up to {last}, expected at most {LARGEST_SEED}")
     from llamita.cli.story import tell, tell_many
     from llamita.cli.talk import talk
     from llamita.formats import read_model

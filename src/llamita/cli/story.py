@@ -8,6 +8,7 @@ import time
 
 import click
 
+from llamita.cli.sampling_options import as_seed
 from llamita.engine import Sampling
 from llamita.engine.sampling import seed_of_sample
 from llamita.language_model import LanguageModel
@@ -38,7 +39,7 @@ def tell_many(model: LanguageModel, prompt: str, limit: int, sampling: Sampling,
     start = time.perf_counter()
     texts = model.continue_many(ids, n_samples, room, sampling, stop, ends_of(model)) if room else [""] * n_samples
     for i, text in enumerate(texts):
-        click.echo(f"--- seed {seed_of_sample(sampling.seed, i)} ---\n{begin}{text}")
+        click.echo(f"--- seed {as_seed(seed_of_sample(sampling.seed, i))} ---\n{begin}{text}")
     click.echo(f"{n_samples} stories in {time.perf_counter() - start:.2f} s", err=True)
 
 

@@ -18,11 +18,14 @@ from llamita.formats.file_names import (
     MAIN_NAMES,
     OLD_TORCH_MAGIC,
     PARAMS_NAME,
+    SHARDS,
     WEIGHTS_NAME,
     ZIP_MAGIC,
+    is_safetensors,
 )
 from llamita.formats.gguf_types import MAGIC as GGUF_MAGIC
-from llamita.formats.tokenizer_files import find_tokenizer, read_tokenizer, write_tokenizer
+from llamita.formats.lfs_pointer import check_no_pointer
+from llamita.formats.tokenizer_files import find_tokenizer, find_usual_tokenizer, read_tokenizer, write_tokenizer
 from llamita.model import Model, check_tokenizer_fits
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.marks import end_ids
@@ -52,7 +55,8 @@ def read_model(
     """Read a model file, or a folder of Hugging Face, of Meta or with one model file, with the tokenizer named or found there.
 
     A tokenizer inside the file comes first; one beside it counts only if it has as many tokens as the model, or somewhat fewer
-    where the model may be padded, as those in llama2.c's files are not. Without one, Model.tokenizer is None. Weights stay on
+    where the model may be padded, as those in llama2.c's files are not: of these, the tokenizer may also be ./tokenizer.bin, as
+    llama2.c has it. Without one, Model.tokenizer is None. Weights stay on
     disk until they are touched. dtype q8_0 or q4_0: quantized, see quantized_copy.py. adapter: the folder of a LoRA adapter to
     apply; its own tokenizer and chat template come before the model's. Raises ModelFileError; ModelError for a tokenizer that
     is named, or inside, and does not fit.
@@ -83,6 +87,8 @@ def _read_as_stored(
     found = find_tokenizer(beside, model.config.vocab_size, _may_be_padded(model))
     if found is None and name == "meta":
         found = find_tokenizer(source, model.config.vocab_size)  # beside the folder: Llama 2's downloads share one
+    if found is None and not _may_be_padded(model):
+        found = find_usual_tokenizer(model.config.vocab_size)
     return model if found is None else _with_tokenizer(model, found)
 
 
@@ -101,7 +107,7 @@ def _format(name: str) -> Any:
 
 def _find_model(path: Path) -> tuple[str, Path]:
     """The module that reads what is named, and the file or folder that it shall read."""
-    if path.name in MAIN_NAMES:
+    if path.name in MAIN_NAMES or (any(map(path.match, SHARDS)) and (path.parent / CONFIG_NAME).exists()):
         return "huggingface", path.parent
     if path.name == PARAMS_NAME or path.match("consolidated.*.pth"):
         return "meta", path.parent
@@ -113,21 +119,34 @@ def _find_model(path: Path) -> tuple[str, Path]:
     first_of = _format("gguf").weight_paths
     if len(found := [file for file in sorted(path.glob("*.gguf")) if file == first_of(file)[0]]) == 1:
         return "gguf", found[0]
-    if (path / ADAPTER_CONFIG_NAME).exists():
-        remedy = f"name its base as the model, and the folder with --adapter {path}"
-        raise ModelFileError(path, "folder", "an adapter", "a model", remedy)
+    _refuse_adapter(path)
     expected = " or ".join([*FOLDERS, *FILES, "one *.gguf"])
     raise ModelFileError(
         path, "folder", f"{len(found)} *.gguf" if found else "no model", expected, "name the model file itself"
     )
 
 
+def _refuse_adapter(folder: Path) -> None:
+    """Raise ModelFileError where a folder, in which no model was found, holds an adapter."""
+    if (folder / ADAPTER_CONFIG_NAME).exists():
+        remedy = f"name its base as the model, and the folder with --adapter {folder}"
+        raise ModelFileError(folder, "folder", "an adapter", "a model", remedy)
+
+
 def _format_of(path: Path) -> str:
-    """The module that reads a file, by its first bytes."""
-    first_bytes = map_file(path)[:4]
+    """The module that reads a file, by its first bytes; raise ModelFileError where they are those of no model by itself."""
+    data = map_file(path)
+    first_bytes = data[:4]
     if first_bytes == GGUF_MAGIC:
         return "gguf"
-    return "llama2c_checkpoint" if first_bytes in (ZIP_MAGIC, OLD_TORCH_MAGIC) else "llama2c"
+    if first_bytes in (ZIP_MAGIC, OLD_TORCH_MAGIC):
+        return "llama2c_checkpoint"
+    check_no_pointer(path, data)
+    if path.suffix == ".safetensors" or is_safetensors(data):
+        _refuse_adapter(path.parent)
+        remedy = f"name the folder that holds {CONFIG_NAME} and, as {WEIGHTS_NAME} or in shards, the weights"
+        raise ModelFileError(path, "file", "safetensors, which are weights without a config", "a whole model", remedy)
+    return "llama2c"
 
 
 def _with_tokenizer(model: Model, tokenizer: Tokenizer) -> Model:

@@ -22,6 +22,7 @@ from llamita.formats.gguf_config import ROPE_FACTORS, parse_config
 from llamita.formats.gguf_file import Metadata, Place, check_data, parse_header
 from llamita.formats.gguf_types import BLOCKS, NUMBER_CODES
 from llamita.formats.json_text import shown
+from llamita.formats.lfs_pointer import check_no_pointer
 from llamita.formats.tied_head import have_same_bits
 from llamita.model import Model, tensor_shapes
 from llamita.quant import GGML_DTYPES, Tensor
@@ -136,6 +137,7 @@ def _open(path: Path) -> tuple[int, Metadata, dict[str, _Stored]]:
 
 def _open_one(path: Path) -> tuple[int, Metadata, dict[str, _Stored]]:
     data = map_file(path)
+    check_no_pointer(path, data)
     header = parse_header(path, data)
     check_data(path, data, header)
     return header.version, header.metadata, {name: _Stored(path, data, place) for name, place in header.places.items()}

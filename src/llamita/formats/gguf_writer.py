@@ -5,6 +5,7 @@ ones are made by the gguf library, whose rounding is that of ggml to the bit. Th
 """
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from os import PathLike
@@ -79,7 +80,7 @@ def _metadata(model: Model, path: str | PathLike[str], main_dtype: str) -> dict[
     values: dict[str, object] = {
         "general.architecture": ARCHITECTURE,
         "general.type": "model",
-        "general.name": Path(path).stem,
+        "general.name": os.fsencode(Path(path).stem).decode("utf-8", "replace"),
         "general.quantization_version": _QUANTIZATION_VERSION,
     }
     if main_dtype in FILE_TYPES:

@@ -6,19 +6,21 @@ Knows no engine.
 
 import hashlib
 import os
+import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from llamita import __version__
-from llamita.cache import announce, cache_folder
-from llamita.errors import LlamitaError, SettingError
+from llamita.cache import announce, cache_folder, why_no_folder
+from llamita.errors import LlamitaError, SettingError, one_line
 from llamita.formats import gguf, gguf_writer
 from llamita.model import Model, with_dtype
 from llamita.quant import Q4_GROUP
 
 DTYPES = ("q8_0", "q4_0")
 LIMIT_BYTES = 20 << 30  # of all copies together; the newest may take more
+_SHOWN_CHARACTERS = 40  # of a model's name in that of its copy: enough for people, and short enough for every file system
 
 
 def quantized(model: Model, dtype: str, paths: list[Path], adapter: str = "") -> Model:
@@ -34,11 +36,13 @@ def quantized(model: Model, dtype: str, paths: list[Path], adapter: str = "") ->
         return model
     folder = cache_folder() if paths else None
     if folder is None:
+        if paths:
+            announce(f"llamita: the copy cannot be kept: {why_no_folder()}")
         return with_dtype(model, dtype, Q4_GROUP)
-    path = folder / "models" / f"{paths[0].stem}-{dtype}-{fingerprint(paths, adapter)}.gguf"
+    path = folder / "models" / copy_name(paths[0].stem, dtype, fingerprint(paths, adapter))
     tensors = _stored(model, path)
     if tensors is None:
-        announce(f"llamita: quantizing {model.name} to {dtype}; this happens once ...")
+        announce(f"llamita: quantizing {one_line(model.name)} to {dtype}; this happens once ...")
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             gguf_writer.write(replace(model, tokenizer=None, chat_template="", stop_ids=()), path, dtype)
@@ -48,6 +52,11 @@ def quantized(model: Model, dtype: str, paths: list[Path], adapter: str = "") ->
         forget_oldest(path.parent, LIMIT_BYTES)
         tensors = _stored(model, path)
     return with_dtype(model, dtype, Q4_GROUP) if tensors is None else replace(model, tensors=tensors)
+
+
+def copy_name(stem: str, dtype: str, number: str) -> str:
+    """What a copy is called: the number decides, the model's name is for people, without what file systems refuse."""
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', stem)[:_SHOWN_CHARACTERS]}-{dtype}-{number}.gguf"
 
 
 def fingerprint(paths: list[Path], adapter: str = "") -> str:
@@ -76,8 +85,6 @@ def forget_oldest(folder: Path, limit_bytes: int) -> None:
 
 def _stored(model: Model, path: Path) -> dict | None:
     """The tensors of a copy that is there, whole and of this model's shape, which counts as used now; else None."""
-    if not path.exists():
-        return None
     try:
         tensors = gguf.read(path, vocabulary=False).tensors
         replace(model, tensors=tensors).validate()

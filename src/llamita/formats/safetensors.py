@@ -18,6 +18,7 @@ import numpy as np
 from llamita.errors import ModelFileError
 from llamita.files import atomic_file, map_file
 from llamita.formats.json_text import MAX_TEXT_BYTES, parse_object, shown
+from llamita.formats.lfs_pointer import check_no_pointer
 from llamita.formats.pieces import Progress, write_array
 from llamita.quant import Tensor
 
@@ -113,6 +114,7 @@ def write_streamed(
 
 def parse_header(path: str | PathLike[str], data: bytes | mmap.mmap) -> dict[str, Place]:
     """Parse and check the header of a file's content: places by name, in file order; raise ModelFileError."""
+    check_no_pointer(path, data)
     header, begin = _header(path, data)
     _check_metadata(path, header.pop(METADATA, {}))
     places = {name: _place(path, name, entry, begin) for name, entry in header.items()}

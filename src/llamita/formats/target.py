@@ -5,6 +5,7 @@ Stands between a command and the writers. Knows names of files, and of their con
 
 import os
 import re
+from collections.abc import Collection
 from fnmatch import fnmatch
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Literal
 
 from llamita.errors import ModelFileError, SettingError
 from llamita.files import atomic_file, read_file
-from llamita.formats.tokenizer_files import LIMIT_BYTES
+from llamita.formats import weight_paths
+from llamita.formats.adapter import adapter_paths
+from llamita.formats.tokenizer_files import LIMIT_BYTES, USUAL_NAME, tokenizer_paths
+from llamita.model import Model
 from llamita.tokenizer import Tokenizer
 
 _FORMAT_OF_ENDING = {".bin": "llama2c-v0", ".gguf": "gguf"}
@@ -20,6 +24,7 @@ _FOLDER_FILES = (  # what a folder that an export may write into holds, beside h
     "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.json",
     "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.*", "README.md", "LICENSE*", "USE_POLICY.md",
 )  # fmt: skip
+_MODEL_FILES = (*_FOLDER_FILES, "pytorch_model*", "params.json", "consolidated.*.pth")
 
 
 def format_of(path: str | PathLike[str], dtype: str | None = None) -> str:
@@ -37,13 +42,39 @@ def format_of(path: str | PathLike[str], dtype: str | None = None) -> str:
     return "llama2c-v2" if to == "llama2c-v0" and dtype == "q8_0" else to
 
 
-def check_target(path: str | PathLike[str], to: str, sources: list[Path]) -> None:
-    """Raise ModelFileError where writing to a path would destroy a source file, or mix with a folder of other things."""
+def source_paths(model: Model, adapter: str | PathLike[str] | None = None) -> list[Path]:
+    """The files besides its weights that a model, and an adapter of it, were read from: config, tokenizer and the like.
+
+    Files of a model's folder that go with it count, read or not, and so does ./tokenizer.bin for a model of llama2.c's.
+    """
+    folder = Path(model.name)
+    found = [path for weights in weight_paths(model)[:1] for path in tokenizer_paths(weights)]
+    if folder.is_dir():
+        found += [path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in _MODEL_FILES)]
+    if model.source_format == "Meta":
+        found += tokenizer_paths(folder)  # where Llama 2's downloads have it
+    if model.source_format.startswith("llama2.c"):
+        found.append(Path(USUAL_NAME))
+    if adapter is not None:
+        found += [path for own in adapter_paths(adapter) for path in (own, *tokenizer_paths(own))]
+    return found
+
+
+def check_target(
+    path: str | PathLike[str], to: str, weights: Collection[Path], others: Collection[str | PathLike[str]] = ()
+) -> None:
+    """Raise ModelFileError where writing to a path would destroy a file that is read, or mix with a folder of other things.
+
+    weights: those of the model; others: whatever else is read. A folder that holds one of either is no target.
+    """
     path = Path(path)
     if not path.exists():
         return
-    if any(path.samefile(source) or path.samefile(source.parent) for source in sources if source.exists()):
-        raise ModelFileError(path, "target", "the model itself", "another name", "an export replaces what it writes over")
+    remedy = "an export replaces what it writes over"
+    for source in filter(Path.exists, map(Path, (*weights, *others))):
+        if path.samefile(source) or path.samefile(source.parent):
+            found = "the model itself" if source in weights else f"{source.name}, which is read for it"
+            raise ModelFileError(path, "target", found, "another name", remedy)
     if path.is_dir() != (to == "safetensors"):
         found, expected = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
         raise ModelFileError(path, "target", found, f"{expected}, or a new name, for {to}")

@@ -12,6 +12,7 @@ from llamita.errors import ModelFileError, TokenizerError
 from llamita.files import atomic_file, read_file
 from llamita.formats.huggingface_extras import SPECIAL_TOKENS_NAME, TEMPLATE_NAME, TOKENIZER_CONFIG_NAME, Ends, read_ends
 from llamita.formats.json_text import parse_object
+from llamita.formats.lfs_pointer import check_no_pointer
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.llama2c import Llama2cTokenizer, parse_tokenizer_bin, serialize_tokenizer_bin
 
@@ -19,6 +20,7 @@ LIMIT_BYTES = 64 << 20
 # Beside a model, in this order; the last two only where one file alone fits, such as tok512.bin. tokenizer.bin comes first
 # because it starts faster than tokenizer.model and gives llama2.c's ids.
 NAMES_BESIDE = ("tokenizer.bin", "tokenizer.model", "tokenizer.json", "{stem}.model", "tok*.bin", "tok*.model")
+USUAL_NAME = "tokenizer.bin"  # llama2.c's -z, where none is named
 HUGGINGFACE_NAMES = (
     "tokenizer.model",
     "tokenizer.bin",
@@ -40,6 +42,7 @@ def read_tokenizer(path: str | PathLike[str], vocab_size: int | None = None) -> 
     have vocab_size tokens, where that is given.
     """
     data = read_file(path, LIMIT_BYTES)
+    check_no_pointer(path, data)
     ends = read_ends(Path(path).parent) if Path(path).stem == "tokenizer" else Ends()
     if data[2:4] == b"\0\0":  # the longest piece of a tokenizer.bin has fewer than 65,536 bytes; no protobuf goes on so
         tokenizer = parse_tokenizer_bin(data, path)
@@ -99,6 +102,25 @@ def find_tokenizer(model_path: str | PathLike[str], vocab_size: int, may_be_padd
             return fitting[0][1]
         short += [tokenizer for file_name, tokenizer in found if tokenizer and file_name == name]
     return _filled(short, vocab_size) if may_be_padded else None
+
+
+def find_usual_tokenizer(vocab_size: int) -> Tokenizer | None:
+    """The tokenizer.bin in the working directory, where llama2.c looks when -z names none, if it has vocab_size tokens."""
+    path = Path(USUAL_NAME)
+    found = _tokenizer_at(path, is_guess=True) if path.is_file() else None
+    return found if found and found.vocab_size == vocab_size else None
+
+
+def tokenizer_paths(model_path: str | PathLike[str]) -> list[Path]:
+    """The files beside a model that find_tokenizer may read, and those that say more of them; no guess that is none."""
+    path = Path(model_path)
+    paths = [path.with_name(name) for name in HUGGINGFACE_NAMES]
+    for name in NAMES_BESIDE:
+        if "*" in name:
+            paths += [beside for beside in path.parent.glob(name) if beside.is_file() and _tokenizer_at(beside, is_guess=True)]
+        else:
+            paths.append(path.with_name(name.format(stem=path.stem)))
+    return list(dict.fromkeys(beside for beside in paths if beside.is_file()))
 
 
 def huggingface_files(tokenizer: Tokenizer, context: int, chat_template: str = "") -> dict[str, bytes]:

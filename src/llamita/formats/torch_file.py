@@ -16,6 +16,7 @@ from llamita.files import map_file
 from llamita.formats.file_names import OLD_TORCH_MAGIC
 from llamita.formats.inert_pickle import Call, MoreThanDataError, Name, PickleError, read_pickle
 from llamita.formats.json_text import shown
+from llamita.formats.lfs_pointer import check_no_pointer
 from llamita.formats.stored_zip import Member, read_member, read_members
 from llamita.quant import Tensor
 
@@ -75,6 +76,7 @@ class TorchFile:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = path
         self._mapping = map_file(path)
+        check_no_pointer(path, self._mapping)
         if self._mapping[:4] == OLD_TORCH_MAGIC:
             raise ModelFileError(path, "content", "a file of torch before 1.6", "the newer form", "load and save it with torch")
         members = read_members(path, self._mapping)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from llamita.cache import announce, cache_folder
+from llamita.cache import announce, cache_folder, why_no_folder
 from llamita.simd.isa import compile_target, detect_isa
 
 # what the machine code may call: anything else would make LLVM end the process at load time
@@ -180,6 +180,6 @@ def load_kernel(what: str, sources: Iterable[Path], find_kernel: Callable[[], An
         if path:
             write_object(path, *found)
             forget_old_objects(path.parent, what)
-        where = "" if path else "; no folder to keep it in could be written, set LLAMITA_CACHE_DIR"
+        where = "" if path else f"; {why_no_folder()}"
         announce(f"llamita: compiled in {time.perf_counter() - started:.1f} s{where}")
     return load_object(*found, n_arguments)

@@ -132,7 +132,7 @@ CASES = [
     case("a page that says why a download failed", _FIELD, lambda: b"<!DOCTYPE html><html><body>404 Not Found</body></html>"),
     case(
         "a pointer of Git LFS instead of the file",
-        _FIELD,
+        "content: found a git-lfs pointer",
         lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 60816028\n",
     ),
     case("text in UTF-16", _FIELD, lambda: "Once upon a time there was no model".encode("utf-16")),
