@@ -82,9 +82,8 @@ def new_reader(chromium: Browser) -> Iterator[Callable[..., Reader]]:
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(20_000)
         contexts.append(context)
-        page = context.new_page()
-        complain_of(page)
-        return Reader(page, web)
+        context.on("page", complain_of)
+        return Reader(context.new_page(), web)
 
     yield new
     for context in contexts:

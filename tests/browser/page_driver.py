@@ -34,6 +34,12 @@ class Reader:
         self.page.wait_for_selector("#model:not(:empty)")
         return self
 
+    def another_tab(self, script: str = "") -> "Reader":
+        """The same reader in another tab of the browser, in which a script runs before the page's own."""
+        page = self.page.context.new_page()
+        page.add_init_script(script)
+        return Reader(page, self.web).open()
+
     def set(self, **settings: float) -> "Reader":
         """Sampling settings, typed into their fields."""
         self.page.click("#show-settings")
@@ -73,6 +79,18 @@ class Reader:
     @property
     def last_answer(self) -> str:
         return self.page.locator(".message.assistant .body").last.text_content() or ""
+
+    @property
+    def titles(self) -> list[str]:
+        """Of the conversations at the side."""
+        return self.page.locator("#conversations .open").all_text_contents()
+
+    @property
+    def focused(self) -> str:
+        """What has the focus: its name for those who hear the page, else its text, else what kind of element it is."""
+        return self.page.evaluate(
+            "(({ ariaLabel, id, textContent, tagName }) => ariaLabel ?? (id || textContent || tagName))(document.activeElement)"
+        )
 
     @property
     def questions(self) -> list[str]:

@@ -1,8 +1,9 @@
 // The server as the rest of the page sees it: its model and its answers. Knows paths, the key and errors, no element.
 
 import { readEvents } from "./event_stream.js";
+import { remember } from "./storage.js";
 
-const KEY_NAME = "llamita.key"; // in sessionStorage: gone with the tab
+const KEY_NAME = "llamita.key";
 const LOADING_SECONDS = 1;
 
 /** What the server refused, in its own words. status 0: it could not be reached. */
@@ -13,13 +14,23 @@ export class ApiError extends Error {
   }
 }
 
-/** askKey(isWrong) resolves to a key, or to null where nobody gives one. */
+/** Whether a header can carry a key, and a server have one: signs of ASCII, no spaces. */
+export function isSendableKey(key) {
+  return /^[!-~]+$/.test(key);
+}
+
+/** askKey(isWrong) resolves to a key that can be sent, or to null where nobody gives one. storage keeps it, once it was right. */
 export class Api {
   #askKey;
+  #storage;
+  #key;
   #asking = null;
 
-  constructor(askKey) {
+  constructor(askKey, storage) {
     this.#askKey = askKey;
+    this.#storage = storage;
+    const kept = storage.getItem(KEY_NAME) ?? "";
+    this.#key = isSendableKey(kept) ? kept : null;
   }
 
   /** The served model; waits while it is being loaded, and calls onWait once then. */
@@ -52,22 +63,24 @@ export class Api {
 
   async #request(path, options = {}) {
     for (;;) {
-      const key = sessionStorage.getItem(KEY_NAME);
+      const key = this.#key;
       const headers = key ? { ...options.headers, Authorization: `Bearer ${key}` } : options.headers;
       const response = await untilLost(fetch(path, { ...options, headers }), options.signal);
+      if (response.status !== 401 && key) remember(this.#storage, KEY_NAME, key);
       if (response.ok) return response;
       if (response.status !== 401) throw await errorOf(response);
+      if (key && this.#storage.getItem(KEY_NAME) === key) this.#storage.removeItem(KEY_NAME);
       if (!(await this.#newKey(key))) throw await errorOf(response);
     }
   }
 
   /** Asks for a key, once for all requests that need it; whether there is another one than the old. */
   async #newKey(old) {
-    if (sessionStorage.getItem(KEY_NAME) !== old) return true; // another request has asked meanwhile
+    if (this.#key !== old) return true; // another request has asked meanwhile
     this.#asking ??= this.#askKey(old !== null).finally(() => (this.#asking = null));
     const key = await this.#asking;
     if (key === null) return false;
-    sessionStorage.setItem(KEY_NAME, key);
+    this.#key = key;
     return true;
   }
 }

@@ -1,15 +1,24 @@
-// The conversations that the browser keeps, each under a name of its own, so that two tabs do not overwrite each other's.
+// The conversations that the browser keeps, each under a name of its own, and shared by all tabs of the page.
 //
-// A conversation: {id, title, system, changed, messages}. A message: {role: "user", content} or {role: "assistant", versions,
-// shown}, where versions are answers (answer.js) and shown is the index of the one that counts.
+// A conversation: {id, title, system, changed, messages, writes}. A message: {role: "user", content} or {role: "assistant",
+// versions, shown}, where versions are answers (answer.js) and shown is the index of the one that counts. writes counts, by
+// page, how often each wrote the conversation, so that a page sees whether another has written what it does not know
+// (a version vector), before it overwrites it or after it was overwritten itself.
 
 const PREFIX = "llamita.conversation.";
 const INDEX = "llamita.conversations"; // [{id, title, changed}], so that a list needs no conversation
 const TITLE_CHARACTERS = 60;
+const PAGE = newId(); // another one each time that the page is opened, in whatever tab
 
 /** A conversation in which nothing has been said. */
 export function newConversation(system = "") {
-  return { id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, title: "", system, changed: Date.now(), messages: [] };
+  return { id: newId(), title: "", system, changed: Date.now(), messages: [], writes: {} };
+}
+
+/** Makes a conversation another one, which begins as the old one was. */
+export function becomeCopy(conversation) {
+  const [, title, number] = /^(.*?)(?: \((\d{1,6})\))?$/s.exec(conversation.title);
+  Object.assign(conversation, { id: newId(), title: `${title} (${Number(number ?? 1) + 1})`, writes: {} });
 }
 
 /** The answer of an assistant's message that counts. */
@@ -32,47 +41,92 @@ export function titleOf(text) {
   return line.length > TITLE_CHARACTERS ? `${line.slice(0, TITLE_CHARACTERS - 1)}…` : line;
 }
 
+/** Whether a conversation holds writes that another state of it does not know. */
+export function isAhead(one, other) {
+  return Object.entries(one.writes).some(([page, n]) => n > (other.writes[page] ?? 0));
+}
+
+/** Whether a state of a conversation was written by somebody who did not know what this page had written before. */
+export function isUnaware(stored, own) {
+  return (stored.writes[PAGE] ?? 0) < (own.writes[PAGE] ?? 0);
+}
+
 /** Keeps conversations in a storage such as localStorage. */
 export class Conversations {
   constructor(storage) {
     this.storage = storage;
   }
 
-  /** What there is, the latest first. */
+  /** What there is as {id, title, changed}, the latest first. Two tabs may overwrite each other's index: what lies there counts. */
   list() {
     const index = parsed(this.storage.getItem(INDEX));
-    const entries = Array.isArray(index) ? index.filter((entry) => typeof entry?.id === "string") : [];
-    return entries.sort((a, b) => b.changed - a.changed);
+    const known = new Map((Array.isArray(index) ? index : []).map((entry) => [entry?.id, entry]));
+    const entries = this.#ids().map((id) => known.get(id) ?? this.read(id)).filter((entry) => entry !== null);
+    return entries.map(({ id, title, changed }) => ({ id, title, changed })).sort((a, b) => b.changed - a.changed);
+  }
+
+  has(id) {
+    return this.storage.getItem(PREFIX + id) !== null;
+  }
+
+  /** Whether a change under a key, null for all of them, concerns a conversation; without an id, whether it concerns any. */
+  concerns(key, id = null) {
+    if (key === null) return true;
+    return id === null ? key === INDEX || key.startsWith(PREFIX) : key === PREFIX + id;
   }
 
   /** A conversation, or null where there is none that can be read. */
   read(id) {
     const packed = parsed(this.storage.getItem(PREFIX + id));
     try {
-      return packed && { ...packed, messages: packed.messages.map((message) => withTokens(message, unpackToken)) };
+      const messages = packed.messages.map((message) => withTokens(message, unpackToken));
+      return { ...packed, id, title: String(packed.title ?? ""), system: String(packed.system ?? ""), writes: Object(packed.writes), messages };
     } catch {
       return null; // of another version, or damaged
     }
   }
 
+  /** Whether another page has written to a conversation what this state of it does not know. */
+  isNewer(conversation) {
+    const stored = this.read(conversation.id);
+    return stored !== null && isAhead(stored, conversation);
+  }
+
   /**
    * Keeps a conversation; whether there was room. Where there is none, others lose what is known of their tokens, and at last
-   * this one does: texts stay.
+   * this one does: texts stay. Overwrites what is there: isNewer tells whether that may be.
    */
   write(conversation) {
-    const messages = conversation.messages.map((message) => withTokens(message, packToken));
+    const key = PREFIX + conversation.id;
+    const packed = { ...conversation, writes: { ...conversation.writes, [PAGE]: (conversation.writes[PAGE] ?? 0) + 1 } };
     const entry = { id: conversation.id, title: conversation.title, changed: conversation.changed };
     const others = this.list().filter(({ id }) => id !== conversation.id);
-    if (!this.#fits(PREFIX + conversation.id, { ...conversation, messages }, others)) {
-      const bare = conversation.messages.map(withoutTokens);
-      if (!this.#fits(PREFIX + conversation.id, { ...conversation, messages: bare }, others)) return false;
+    packed.messages = conversation.messages.map((message) => withTokens(message, packToken));
+    if (!this.#fits(key, packed, others)) {
+      packed.messages = conversation.messages.map(withoutTokens);
+      if (!this.#fits(key, packed, others)) return false;
     }
+    conversation.writes = packed.writes;
     return this.#fits(INDEX, [entry, ...others], others);
+  }
+
+  /** Gives a conversation another title. That counts as no write: whoever writes it now takes the title over. */
+  rename(id, title) {
+    const packed = parsed(this.storage.getItem(PREFIX + id));
+    if (!packed) return;
+    const entries = this.list().map((entry) => (entry.id === id ? { ...entry, title } : entry));
+    this.#fits(PREFIX + id, { ...packed, title }, entries);
+    this.#fits(INDEX, entries, entries);
   }
 
   remove(id) {
     this.storage.removeItem(PREFIX + id);
-    this.storage.setItem(INDEX, JSON.stringify(this.list().filter((entry) => entry.id !== id)));
+    this.storage.setItem(INDEX, JSON.stringify(this.list()));
+  }
+
+  #ids() {
+    const keys = Array.from({ length: this.storage.length }, (_, i) => this.storage.key(i));
+    return keys.filter((key) => key?.startsWith(PREFIX)).map((key) => key.slice(PREFIX.length));
   }
 
   #fits(key, value, others) {
@@ -91,9 +145,13 @@ export class Conversations {
 
   #forgetTokens(id) {
     const packed = parsed(this.storage.getItem(PREFIX + id));
-    if (!packed) return;
+    if (!Array.isArray(packed?.messages)) return;
     this.storage.setItem(PREFIX + id, JSON.stringify({ ...packed, messages: packed.messages.map(withoutTokens) }));
   }
+}
+
+function newId() {
+  return crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`; // plain http has no randomUUID
 }
 
 function parsed(text) {

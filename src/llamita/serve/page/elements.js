@@ -17,6 +17,22 @@ export function button(label, onclick, properties = {}) {
   return element("button", { type: "button", onclick, ...properties }, label);
 }
 
+/** Makes some elements the children of another. What is among them already stays, and what has the focus is not even moved. */
+export function setChildren(parent, nodes) {
+  const wanted = new Set(nodes);
+  for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
+  let place = parent.firstElementChild;
+  for (const node of nodes) {
+    while (place && place !== node && node.parentNode === parent && node.contains(document.activeElement)) {
+      const moved = place; // behind it, from where its turn to be placed takes it
+      place = place.nextElementSibling;
+      parent.append(moved);
+    }
+    if (node === place) place = place.nextElementSibling;
+    else parent.insertBefore(node, place);
+  }
+}
+
 /** The element with an id, which index.html has. */
 export function byId(id) {
   return document.getElementById(id);

@@ -4,16 +4,17 @@ import { newAnswer, reopen, replaceToken } from "./answer.js";
 import { Api } from "./api.js";
 import { ChatView } from "./chat_view.js";
 import { ConversationList } from "./conversation_list.js";
-import { Conversations, newConversation, requestMessages, shownAnswer, titleOf } from "./conversations.js";
+import { becomeCopy, Conversations, isAhead, isUnaware, newConversation, requestMessages, shownAnswer, titleOf } from "./conversations.js";
 import { byId } from "./elements.js";
 import { keyList, listenToKeys } from "./keyboard.js";
 import { askKey, notify } from "./notices.js";
 import { closePanes, isNarrow, setUpPanes, toggleSettings, toggleSidebar } from "./panes.js";
 import { Settings, settingRows } from "./settings.js";
+import { isLasting, openStorage, remember } from "./storage.js";
 import { AlternativesPanel } from "./token_view.js";
 import { writeAnswer } from "./writing.js";
 
-const CURRENT = "llamita.current";
+const CURRENT = "llamita.current"; // which conversation is open: in this tab, and in whichever opened one last
 const SYSTEM = "llamita.system"; // what the last conversation was told first, for the next one
 const KEEP_MILLISECONDS = 2000;
 
@@ -25,9 +26,11 @@ class Page {
   #wasFull = false;
 
   constructor() {
-    this.api = new Api(askKey);
-    this.store = new Conversations(localStorage);
-    this.settings = new Settings(localStorage);
+    this.kept = openStorage("localStorage");
+    this.keptInTab = openStorage("sessionStorage");
+    this.api = new Api(askKey, this.keptInTab);
+    this.store = new Conversations(this.kept);
+    this.settings = new Settings(this.kept);
     this.panel = new AlternativesPanel(this.settings);
     this.list = new ConversationList({
       open: (id) => this.open(id),
@@ -36,13 +39,15 @@ class Page {
     });
     this.view = new ChatView(this.panel, {
       edit: (index, text) => this.edit(index, text),
+      editorClosed: () => this.#compare(this.#conversation),
       regenerate: (index) => this.regenerate(index),
       goOn: (index) => this.goOn(index),
       replace: (index, at, other) => this.replace(index, at, other),
       showVersion: (index, version) => this.showVersion(index, version),
     });
     this.#setUp();
-    this.open(localStorage.getItem(CURRENT));
+    this.open(this.keptInTab.getItem(CURRENT) ?? this.kept.getItem(CURRENT));
+    if (!isLasting(this.kept)) notify("The browser keeps nothing for this page: what is said here is gone when it is closed.", null, 0);
   }
 
   get isWriting() {
@@ -74,13 +79,9 @@ class Page {
   }
 
   open(id) {
-    const known = this.#writing.get(id)?.conversation ?? (id && this.store.read(id));
-    this.#conversation = known || newConversation(localStorage.getItem(SYSTEM) ?? "");
-    localStorage.setItem(CURRENT, this.#conversation.id);
-    byId("system").value = this.#conversation.system;
+    this.#show((id && this.#known(id)) || newConversation(this.kept.getItem(SYSTEM) ?? ""));
     if (isNarrow()) closePanes();
     else byId("input").focus();
-    this.#draw();
   }
 
   /** Sends a message, or begins another story. */
@@ -94,14 +95,16 @@ class Page {
     return true;
   }
 
-  /** Asks something else in the place of a question; what followed it goes, and can be had back. */
+  /** Asks something else in the place of a question; what followed it goes, and can be had back. Whether that can be asked. */
   edit(index, text) {
-    if (!(text.trim() || this.isStory)) return;
+    if (!(text.trim() || this.isStory)) return false;
+    if (!isNarrow()) byId("input").focus();
     this.#stopAnd(() => {
       this.#cut(index, "What followed the question is gone.");
       this.#conversation.messages.push({ role: "user", content: text });
       this.#answer(newAnswer());
     });
+    return true;
   }
 
   regenerate(index) {
@@ -130,23 +133,20 @@ class Page {
   }
 
   rename(id, title) {
-    const conversation = id === this.#conversation.id ? this.#conversation : this.#writing.get(id)?.conversation ?? this.store.read(id);
-    if (conversation) {
-      conversation.title = title;
-      this.#keep(conversation);
-    }
-    this.#draw();
+    for (const conversation of this.#inMemory()) if (conversation.id === id) conversation.title = title;
+    this.store.rename(id, title);
+    this.#drawList();
   }
 
   remove(id) {
+    const conversation = this.#known(id);
     this.#writing.get(id)?.controller.abort();
-    const conversation = id === this.#conversation.id ? this.#conversation : this.store.read(id);
     this.store.remove(id);
     if (id === this.#conversation.id) this.open(null);
-    else this.#draw();
+    else this.#drawList();
     const undo = () => {
       this.#keep(conversation);
-      this.open(id);
+      this.#show(conversation);
     };
     if (conversation) notify("The conversation is deleted.", { label: "Undo", run: undo });
   }
@@ -169,20 +169,22 @@ class Page {
   /** Lets an answer be written: as a new message, or as another version of the one at an index. */
   async #answer(answer, index = null) {
     const conversation = this.#conversation;
-    const { id, messages } = conversation;
+    const { messages } = conversation;
     const message = index === null ? { role: "assistant", versions: [], shown: 0 } : messages[index];
     if (index === null) messages.push(message);
     message.shown = message.versions.push(answer) - 1;
     conversation.changed = Date.now();
     const writing = { conversation, controller: new AbortController() };
-    if (!answer.finish) this.#writing.set(id, writing);
+    if (!answer.finish) this.#writing.set(conversation.id, writing);
     this.#keep(conversation);
     this.#draw();
     if (answer.finish) return;
     writing.done = this.#write(conversation, message, answer, writing.controller.signal);
     await writing.done;
+    const { id } = conversation; // another one than before, where another tab wrote to it meanwhile
+    if (this.#writing.get(id) !== writing) return; // what was cut away is back: this answer was taken back
     this.#writing.delete(id);
-    if (this.store.list().some((entry) => entry.id === id)) this.#keep(conversation); // else it was deleted meanwhile
+    if (this.store.has(id)) this.#keep(conversation); // else it was deleted meanwhile
     if (conversation === this.#conversation) this.#draw();
   }
 
@@ -195,7 +197,7 @@ class Page {
     let kept = Date.now();
     const onChange = () => {
       if (conversation === this.#conversation) this.view.updateLast();
-      if (Date.now() - kept < KEEP_MILLISECONDS) return;
+      if (signal.aborted || Date.now() - kept < KEEP_MILLISECONDS) return;
       kept = Date.now();
       this.#keep(conversation);
     };
@@ -207,9 +209,11 @@ class Page {
 
   /** Does something once nothing is written any more. */
   async #stopAnd(act) {
-    const writing = this.#writing.get(this.#conversation.id);
+    const conversation = this.#conversation;
+    const writing = this.#writing.get(conversation.id);
     writing?.controller.abort();
     await writing?.done;
+    if (conversation !== this.#conversation) this.#show(conversation); // that is what the reader saw
     act();
   }
 
@@ -226,18 +230,73 @@ class Page {
     const before = structuredClone(conversation);
     conversation.messages.length = index;
     const undo = () => {
-      this.#writing.get(before.id)?.controller.abort();
-      this.#writing.delete(before.id);
+      const { id, writes } = conversation;
+      this.#writing.get(id)?.controller.abort();
+      this.#writing.delete(id);
+      Object.assign(before, { id, writes });
       this.#keep(before);
-      this.open(before.id);
+      this.#show(before);
     };
     notify(text, { label: "Undo", run: undo });
   }
 
+  /** Keeps a conversation: as another one, where another tab has written to it what is not known here. */
   #keep(conversation) {
+    const isNewer = this.store.isNewer(conversation);
+    if (isNewer) this.#fork(conversation);
     const isKept = this.store.write(conversation);
     if (!isKept && !this.#wasFull) notify("The browser has no room left: this conversation is gone when the page is closed. Delete others.");
     this.#wasFull = !isKept;
+    if (isNewer) this.#drawList();
+  }
+
+  #fork(conversation) {
+    const writing = this.#writing.get(conversation.id);
+    const isWritten = writing?.conversation === conversation;
+    if (isWritten) this.#writing.delete(conversation.id);
+    becomeCopy(conversation);
+    if (isWritten) this.#writing.set(conversation.id, writing);
+    if (conversation === this.#conversation) this.#noteCurrent();
+    notify(`Another tab has gone on with the same conversation. What was said here is kept as “${conversation.title}”.`);
+  }
+
+  /** The conversations that are more than what is kept of them. */
+  #inMemory() {
+    return new Set([this.#conversation, ...[...this.#writing.values()].map(({ conversation }) => conversation)]);
+  }
+
+  /** A conversation as it is here, else as it is kept. */
+  #known(id) {
+    return [...this.#inMemory()].find((conversation) => conversation?.id === id) ?? this.store.read(id);
+  }
+
+  /** Another tab has kept or deleted something; key names it, or is null where all is gone. */
+  #takeOver(key) {
+    if (!this.store.concerns(key)) return;
+    for (const conversation of this.#inMemory()) if (this.store.concerns(key, conversation.id)) this.#compare(conversation);
+    this.#drawList();
+  }
+
+  /** Brings together what is here of a conversation with what another tab has made of it. */
+  #compare(conversation) {
+    const stored = this.store.read(conversation.id);
+    const writing = this.#writing.get(conversation.id);
+    if (!stored) return writing?.controller.abort(); // what is on the screen stays there, and is kept when it is gone on with
+    if (isUnaware(stored, conversation) || (writing && isAhead(stored, conversation))) this.#keep(conversation);
+    else if (!isAhead(stored, conversation)) conversation.title = stored.title;
+    else if (!this.view.isEditing) this.#show(stored);
+  }
+
+  #show(conversation) {
+    const isOther = this.#conversation?.id !== conversation.id;
+    this.#conversation = conversation;
+    if (isOther) this.#noteCurrent();
+    if (document.activeElement !== byId("system")) byId("system").value = conversation.system;
+    this.#draw();
+  }
+
+  #noteCurrent() {
+    for (const storage of [this.keptInTab, this.kept]) remember(storage, CURRENT, this.#conversation.id);
   }
 
   #draw() {
@@ -245,10 +304,22 @@ class Page {
     const last = conversation.messages.at(-1);
     const usage = last?.role === "assistant" ? shownAnswer(last).usage : null;
     byId("context").textContent = usage && this.#model ? `${usage.total_tokens} of ${this.#model.max_model_len}` : "";
-    byId("send").hidden = this.isWriting;
-    byId("stop").hidden = !this.isWriting;
-    this.list.show(this.store.list(), conversation.id);
+    this.#drawSendOrStop();
+    this.#drawList();
     this.view.show(conversation, this.isWriting);
+  }
+
+  #drawList() {
+    this.list.show(this.store.list(), this.#conversation.id);
+  }
+
+  /** One of the two buttons, which hand the focus on to each other. */
+  #drawSendOrStop() {
+    const [shown, hidden] = this.isWriting ? [byId("stop"), byId("send")] : [byId("send"), byId("stop")];
+    const hadFocus = document.activeElement === hidden;
+    shown.hidden = false;
+    hidden.hidden = true;
+    if (hadFocus) shown.focus();
   }
 
   #setUp() {
@@ -260,7 +331,7 @@ class Page {
     byId("tokens").addEventListener("click", () => this.toggleTokens());
     byId("system").addEventListener("change", ({ target }) => {
       this.#conversation.system = target.value;
-      localStorage.setItem(SYSTEM, target.value);
+      remember(this.kept, SYSTEM, target.value);
       if (this.#conversation.messages.length) this.#keep(this.#conversation);
     });
     this.#setUpComposer();
@@ -276,7 +347,8 @@ class Page {
     listenToKeys(keys, (isInText) => this.#escape(isInText));
     byId("keys").append(...keyList(keys));
     addEventListener("pagehide", () => this.keepAll());
-    addEventListener("storage", ({ key }) => key?.startsWith("llamita.conversations") && this.list.show(this.store.list(), this.#conversation.id));
+    addEventListener("storage", ({ key }) => this.#takeOver(key));
+    addEventListener("pageshow", ({ persisted }) => persisted && this.#takeOver(null)); // meanwhile it was told nothing
   }
 
   #setUpComposer() {

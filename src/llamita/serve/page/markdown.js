@@ -1,17 +1,20 @@
 // The Markdown that models write, as elements: headings, lists, quotes, code, tables, paragraphs. HTML in it stays text.
 //
-// parseBlocks makes a tree of plain values, renderMarkdown elements of it, with nothing but text nodes in them.
+// parseBlocks makes a tree of plain values, renderMarkdown elements of it, with nothing but text nodes in them. A text is drawn
+// again with each token that comes, so no line may cost more than its length: expressions here have no two repetitions in a row
+// that match the same characters, and what they would need those for is done by hand.
 
-import { button, element } from "./elements.js";
+import { copyButton } from "./clipboard.js";
+import { element } from "./elements.js";
 import { parseInline } from "./inline_markdown.js";
 
 const MAX_DEPTH = 6; // of lists and quotes in each other
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$/;
+const FENCE = /^ {0,3}(`{3,}|~{3,})/;
+const HEADING = /^ {0,3}(#{1,6})\s/;
 const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const QUOTE = /^ {0,3}> ?/;
-const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: +(.*)|)$/;
-const TABLE_LINE = /^ {0,3}\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$/;
+const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: +(.*)|)$/s;
+const TABLE_CELL = /^:?-+:?$/;
 
 /** The elements of a text. */
 export function renderMarkdown(text) {
@@ -34,19 +37,40 @@ export function parseBlocks(lines, depth = 0) {
 }
 
 function readBlock(lines, i, depth) {
-  const fence = FENCE.exec(lines[i]);
+  const fence = fenceOf(lines[i]);
   if (fence) return readFence(lines, i, fence);
   const heading = HEADING.exec(lines[i]);
-  if (heading) return [{ name: `h${heading[1].length}`, children: parseInline(heading[2]) }, i + 1];
+  if (heading) return [{ name: `h${heading[1].length}`, children: parseInline(headingText(lines[i].slice(heading[0].length))) }, i + 1];
   if (RULE.test(lines[i])) return [{ name: "hr", children: [] }, i + 1];
   if (depth < MAX_DEPTH && QUOTE.test(lines[i])) return readQuote(lines, i, depth);
   if (depth < MAX_DEPTH && ITEM.test(lines[i])) return readList(lines, i, depth);
-  if (lines[i].includes("|") && TABLE_LINE.test(lines[i + 1] ?? "") && lines[i + 1].includes("-")) return readTable(lines, i);
+  if (lines[i].includes("|") && isTableLine(lines[i + 1] ?? "")) return readTable(lines, i);
   return readParagraph(lines, i);
 }
 
+/** A heading without the #s that close it; those behind a space do. */
+function headingText(rest) {
+  const text = rest.trim();
+  let end = text.length;
+  while (text[end - 1] === "#") end -= 1;
+  return end === 0 || /\s/.test(text[end - 1]) ? text.slice(0, end).trimEnd() : text;
+}
+
+/** {mark, language} of a line that begins code, or null. */
+function fenceOf(line) {
+  const found = FENCE.exec(line);
+  const rest = line.slice(found?.[0].length);
+  return found && !rest.includes("`") ? { mark: found[1], language: /^\s*([\w+#.-]*)/.exec(rest)[1] } : null;
+}
+
+/** Whether a line says that the one before it is a table's head: | :-- | --- |. */
+function isTableLine(line) {
+  if (!line.includes("-") || !/^ {0,3}\S/.test(line)) return false;
+  return innerCells(line).every((cell) => TABLE_CELL.test(cell.trim()));
+}
+
 /** Code up to its fence, or to the end while the model still writes it. */
-function readFence(lines, start, [, fence, language]) {
+function readFence(lines, start, { mark: fence, language }) {
   const closing = (line) => line.trim().startsWith(fence) && !line.trim().slice(fence.length).replaceAll(fence[0], "");
   let end = start + 1;
   while (end < lines.length && !closing(lines[end])) end += 1;
@@ -98,7 +122,7 @@ function readItem(lines, start, depth) {
 }
 
 function readTable(lines, start) {
-  const cells = (line) => line.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
+  const cells = (line) => innerCells(line).map((cell) => cell.trim().replaceAll("\\|", "|"));
   const row = (line, name) => ({ name: "tr", children: cells(line).map((cell) => ({ name, children: parseInline(cell) })) });
   let end = start + 2;
   while (end < lines.length && lines[end].includes("|")) end += 1;
@@ -107,8 +131,13 @@ function readTable(lines, start) {
   return [{ name: "table", children: [head, body] }, end];
 }
 
+/** The cells of a table's line; it may begin and end with a bar or not. */
+function innerCells(line) {
+  return line.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/);
+}
+
 function readParagraph(lines, start) {
-  const begins = (line) => FENCE.test(line) || HEADING.test(line) || QUOTE.test(line) || RULE.test(line) || /^ {0,3}([-*+]|1[.)]) /.test(line);
+  const begins = (line) => fenceOf(line) || HEADING.test(line) || QUOTE.test(line) || RULE.test(line) || /^ {0,3}([-*+]|1[.)]) /.test(line);
   let end = start + 1;
   while (end < lines.length && lines[end].trim() && !begins(lines[end])) end += 1;
   const text = lines.slice(start, end).map((line) => line.trimStart()).join("\n").trimEnd();
@@ -126,7 +155,7 @@ function render(node) {
 
 function renderCode({ language, children }) {
   const [code] = children;
-  const copy = button("Copy", () => navigator.clipboard?.writeText(code), { class: "copy" });
+  const copy = copyButton(() => code, { class: "copy" });
   const bar = element("div", { class: "code-bar" }, element("span", {}, language), copy);
   return element("div", { class: "code" }, bar, element("pre", {}, element("code", {}, code)));
 }

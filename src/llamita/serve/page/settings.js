@@ -1,6 +1,7 @@
 // How answers are drawn: the settings, their bounds, and the sliders that show them. Kept in the browser.
 
 import { element } from "./elements.js";
+import { remember } from "./storage.js";
 
 const NAME = "llamita.settings";
 
@@ -51,7 +52,7 @@ export class Settings extends EventTarget {
   }
 
   #tell() {
-    this.storage.setItem(NAME, JSON.stringify(this.values));
+    remember(this.storage, NAME, JSON.stringify(this.values));
     this.dispatchEvent(new Event("change"));
   }
 }

@@ -1,13 +1,15 @@
 // The tokens of an answer, each shaded by how likely it was, and a panel with what else could have stood in its place.
 //
-// Tokens are drawn as they come. Arrow keys walk along them; Enter, click or tap keeps the panel open.
+// Tokens are drawn as they come. The keys left and right walk along them, down goes into the panel; Enter, click or tap keeps it open.
+// They are spans, not buttons: a button is a box of its own, in which a line may break but outside of which none does.
 
 import { alternativesOf } from "./answer.js";
-import { byId, button, element } from "./elements.js";
+import { byId, element } from "./elements.js";
 import { drawnShares, probabilityOf } from "./sampling.js";
 
 const HIDE_MILLISECONDS = 250; // so that the pointer finds its way from a token into the panel
 const MARGIN_PIXELS = 8;
+const SPOKEN = { " ": "space", "\n": "line break", "\t": "tab" };
 const CUT_NAMES = { temperature: "temperature 0", top_k: "top-k", top_p: "top-p", min_p: "min-p" };
 
 /** Shows the tokens of one answer in an element of its own. */
@@ -23,23 +25,42 @@ export class TokenView {
 
   /** Shows an answer; one that has grown costs only what is new. */
   show(answer) {
-    if (answer !== this.#answer || this.node.childElementCount > answer.tokens.length) this.node.replaceChildren();
+    const focused = [...this.node.children].indexOf(document.activeElement);
+    if (!this.#isBeginningOf(answer)) this.node.replaceChildren();
     this.#answer = answer;
     const first = this.node.childElementCount;
     this.node.append(...answer.tokens.slice(first).map((token, i) => this.#tokenNode(token, first + i)));
+    if (focused !== -1 && first === 0) this.#focus(this.node.children[focused]); // another answer, at the same place
+  }
+
+  /** Whether what is drawn are the first tokens of an answer. */
+  #isBeginningOf(answer) {
+    const n = this.node.childElementCount;
+    if (answer === this.#answer) return n <= answer.tokens.length;
+    const isSame = ({ id, logprob }, i) => id === answer.tokens[i]?.id && logprob === answer.tokens[i].logprob;
+    return answer.replaced === this.#answer?.replaced && this.#answer.tokens.slice(0, n).every(isSame);
+  }
+
+  #focus(token) {
+    if (!token) return;
+    for (const node of this.node.children) node.tabIndex = -1;
+    token.tabIndex = 0;
+    this.panel.inSilence(() => token.focus({ preventScroll: true }));
   }
 
   #tokenNode(token, index) {
     const probability = probabilityOf(token.logprob);
     const label = this.stopIds.has(token.id) ? "■ end" : token.text;
-    const node = button(visible(label), () => this.#open(node, index, true), {
+    const node = element("span", {
       class: index === this.#answer.replaced ? "token chosen" : "token",
+      role: "button",
       tabindex: index === 0 ? 0 : -1,
-      "aria-label": `${label.trim() || "space"}, ${percent(probability)}`,
+      "aria-label": `${spoken(label)}, ${percent(probability)}`,
+      onclick: () => this.#open(node, index, true),
       onpointerenter: (event) => event.pointerType === "mouse" && this.#open(node, index, false),
       onpointerleave: () => this.panel.hideSoon(),
       onfocus: () => node.matches(":focus-visible") && this.#open(node, index, false),
-    });
+    }, visible(label));
     node.style.setProperty("--doubt", (1 - probability).toFixed(3));
     return node;
   }
@@ -52,8 +73,10 @@ export class TokenView {
   #walk(event) {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const from = event.target.closest(".token");
-    if (!step || !from) return;
+    const opens = ["Enter", " ", "ArrowDown"].includes(event.key);
+    if (!from || !(step || opens)) return;
     event.preventDefault();
+    if (opens) return from.click();
     const to = step > 0 ? from.nextElementSibling : from.previousElementSibling;
     if (!to) return;
     from.tabIndex = -1;
@@ -66,7 +89,7 @@ export class TokenView {
 export class AlternativesPanel {
   #shown = null;
   #timer = 0;
-  #isClosing = false;
+  #isSilent = false;
 
   constructor(settings) {
     this.node = byId("alternatives");
@@ -98,14 +121,21 @@ export class AlternativesPanel {
   /** Opens at a token; pinned, it stays until the reader looks elsewhere. */
   show(anchor, token, stopIds, isPinned, onChoose) {
     clearTimeout(this.#timer);
-    if (this.#isClosing || (this.#shown?.isPinned && !isPinned)) return;
+    if (this.#isSilent || (this.#shown?.isPinned && !isPinned)) return;
     this.#shown?.anchor.classList.remove("open");
     this.#shown = { anchor, token, stopIds, isPinned, onChoose };
     anchor.classList.add("open");
     this.#draw();
     this.node.hidden = false;
     this.#place(anchor);
-    if (isPinned) this.node.querySelector("button")?.focus({ preventScroll: true });
+    if (isPinned) (this.node.querySelector("button:enabled") ?? this.node).focus({ preventScroll: true });
+  }
+
+  /** Does something with the focus without opening at the token that gets it. */
+  inSilence(act) {
+    this.#isSilent = true;
+    act();
+    this.#isSilent = false;
   }
 
   hideSoon() {
@@ -115,12 +145,16 @@ export class AlternativesPanel {
 
   hide() {
     clearTimeout(this.#timer);
-    this.#isClosing = true; // the token gets the focus back, and must not open the panel again
-    if (this.node.contains(document.activeElement)) this.#shown?.anchor.focus({ preventScroll: true });
-    this.#isClosing = false;
+    const anchor = this.node.contains(document.activeElement) ? this.#shown?.anchor : null;
+    this.inSilence(() => anchor?.focus({ preventScroll: true }));
     this.#shown?.anchor.classList.remove("open");
     this.#shown = null;
     this.node.hidden = true;
+  }
+
+  /** Closes where the token that it is open at is no longer on the page. */
+  hideIfLost() {
+    if (this.#shown && !this.#shown.anchor.isConnected) this.hide();
   }
 
   #draw() {
@@ -163,12 +197,26 @@ function rowOf(other, { probability, cut }, isCurrent, isEnd, onclick) {
   bar.style.setProperty("--drawn", probability.toFixed(4));
   const drawn = cut ? `cut by ${CUT_NAMES[cut]}` : percent(probability);
   const name = element("span", { class: "piece" }, isEnd ? "■ end of the text" : visible(other.text));
-  const properties = { class: `row${cut ? " cut" : ""}`, title: `Token ${other.id}`, disabled: isCurrent, "aria-current": isCurrent && "true" };
+  const label = `${isEnd ? "end of the text" : spoken(other.text)}, model ${percent(model)}, ${cut ? "" : "drawn "}${drawn}`;
+  const properties = {
+    class: `row${cut ? " cut" : ""}`, title: `Token ${other.id}`, "aria-label": label, disabled: isCurrent, "aria-current": isCurrent && "true",
+  };
   return element("button", { type: "button", onclick, ...properties }, name, bar, ...cellsOf(percent(model), drawn));
 }
 
 function cellsOf(...texts) {
   return texts.map((text) => element("span", {}, text));
+}
+
+/** A token's text in words where there is nothing but white space in it. */
+function spoken(text) {
+  if (text.trim()) return text.trim().replaceAll("\n", " line break ");
+  const runs = text.match(/([^])\1*/g) ?? [];
+  const names = runs.map((run) => {
+    const name = SPOKEN[run[0]] ?? "white space";
+    return run.length > 1 && name !== "white space" ? `${run.length} ${name}s` : name;
+  });
+  return names.join(", ") || "nothing";
 }
 
 /** White space that can be seen; a line still breaks where it did. */
