@@ -1,6 +1,7 @@
 """Whole runs of fine-tuning on a toy model: what is learned, what counts, what resumes to the bit, and what is refused."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,14 +17,18 @@ import toy_chats  # pyright: ignore[reportMissingImports]
 from llamita import load
 from llamita.conversation import Conversation
 from llamita.data.examples import open_chats
+from llamita.data.vocabulary import learn_vocabulary
 from llamita.engine import Sampling
-from llamita.errors import LlamitaError
+from llamita.errors import LlamitaError, SettingError
 from llamita.formats import read_model
 from llamita.train.base import open_base
-from llamita.train.finetune import FinetuneWish, run_finetuning
+from llamita.train.finetune import FinetuneWish, run_finetuning, set_up
 from llamita.train.finetune_company import FinetuneCompany
+from llamita.train.finetune_plan import DEFAULT_EPOCHS
 from llamita.train.network import Llama
+from llamita.train.run_folder import read_run
 from llamita.train.weights import load_weights
+from llamita.train.world import World
 
 QUICK: dict[str, Any] = {
     "batch": 2, "accumulation": 2, "row_tokens": 64, "learning_rate": 1e-2, "warmup_steps": 2, "n_steps": 12, "eval_every": 4,
@@ -169,3 +174,70 @@ def test_a_run_goes_on_with_its_own_chats_and_model_only(base, chats, tmp_path, 
     (other / "model.safetensors").write_bytes(weights)
     with pytest.raises(LlamitaError, match=r"model \(sha256\): then \w+, now \w+"):
         finetune(other, chats, tmp_path / "out", resume=True, n_steps=2)
+
+
+def resume(out: Path, *arguments: Any, **asked: Any) -> None:
+    """Go on with a run, with nothing said but what is given here."""
+    wish = FinetuneWish(out, *arguments, resume=True, device="cpu", n_threads=1, tensorboard=False, **asked)
+    assert run_finetuning(wish, FinetuneCompany()) is None
+
+
+def test_a_default_that_is_said_is_a_setting_too(base, chats, tmp_path):
+    asked: dict[str, Any] = {"epochs": 5.0, "options": {"too_long": "drop"}}
+    resume(tmp_path, base, "toy", (str(chats),), overrides=QUICK | {"n_steps": 2}, **asked)
+    resume(tmp_path)
+    resume(tmp_path, **asked)
+    for wrong, expected in (
+        ({"epochs": DEFAULT_EPOCHS}, "epochs: then 5.0, now 3.0"),
+        ({"options": {"too_long": "cut"}}, "too_long: then drop, now cut"),
+    ):
+        with pytest.raises(SettingError, match=expected):
+            resume(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize("settings", [WHOLE, LORA], ids=["all weights", "LoRA"])
+def test_a_model_that_was_moved_is_named_anew(base, chats, tmp_path, settings: dict[str, Any]):
+    out, before, after = tmp_path / "out", tmp_path / "before", tmp_path / "after"
+    shutil.copytree(base, before)
+    finetune(before, chats, out, n_steps=2, save_every=1, eval_every=1, **settings)
+    last, content = out / "checkpoints/step-00000002", toy_chats.checkpoint_bytes(out, 2)
+    shutil.rmtree(last)
+    before.rename(after)
+    with pytest.raises(SettingError, match=f"{before}: found nothing, expected the model that the run began with"):
+        resume(out)
+    resume(out, after, "moved")
+    assert toy_chats.checkpoint_bytes(out, 2) == content
+    facts = read_run(out)
+    assert (facts["model"], facts["model_name"]) == (str(after), "moved")
+    resume(out)
+
+
+def test_another_tokenizer_than_the_runs_is_refused(base, chats, tmp_path, toy_sentencepiece_bytes):
+    finetune(base, chats, tmp_path / "out", n_steps=2)
+    same, other = tmp_path / "same.model", tmp_path / "other"
+    same.write_bytes(toy_sentencepiece_bytes)
+    words = [f"{a}{b}{c} " for a in "bdfgklmn" for b in "aeiou" for c in ("ck", "nd", "rt", "st")]
+    (tmp_path / "words.txt").write_text("".join(words) * 20)
+    learn_vocabulary([tmp_path / "words.txt"], 400, other)
+    resume(tmp_path / "out", tokenizer=str(same))
+    assert read_run(tmp_path / "out")["tokenizer"] == str(same)
+    with pytest.raises(SettingError, match=r"tokenizer \(sha256\): then \w+, now \w+"):
+        resume(tmp_path / "out", tokenizer=str(other / "tokenizer.model"))
+
+
+def test_an_update_that_ranks_cannot_share_is_refused_before_anything_is_written(base, chats, tmp_path):
+    two = World(0, 2, torch.device("cpu"), "ddp")
+    for overrides in ({"batch": 3, "accumulation": 1}, {"accumulation": 3}):
+        with pytest.raises(SettingError, match="found 3 sequences per update, expected a multiple of the 2 processes"):
+            set_up(FinetuneWish(tmp_path, base, "toy", (str(chats),), overrides=overrides), two, FinetuneCompany())
+    assert {path.name for path in tmp_path.iterdir()} <= {"data"}
+    overrides = {"batch": 4, "accumulation": 1}
+    set_up(FinetuneWish(tmp_path, base, "toy", (str(chats),), overrides=overrides), two, FinetuneCompany())
+    assert read_run(tmp_path)["n_ranks"] == 2
+
+
+def test_a_call_that_is_no_utf8_is_recorded_as_it_was(base, chats, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["llamita", "finetune", "caf\udce9", "café"])
+    set_up(FinetuneWish(tmp_path, base, "caf\udce9", (str(chats),)), World(0, 1, torch.device("cpu"), "ddp"), FinetuneCompany())
+    assert read_run(tmp_path)["command"] == ["finetune", "caf\udce9", "café"]
+    assert read_run(tmp_path)["model_name"] == "caf\udce9"
