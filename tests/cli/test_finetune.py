@@ -172,6 +172,14 @@ def test_a_folder_with_a_run_is_neither_overwritten_nor_resumed_with_other_setti
     assert "template: then chatml, now llama2" in refusal(capsys, "--out", out, "--resume", "--template=llama2")
 
 
+def test_a_default_that_is_said_is_a_setting_too(base, chats, tmp_path, capsys):
+    flags = [*SMALL, "--steps=1", "--sample-every=0", "--epochs=5", "--too-long=drop"]
+    assert main(["finetune", str(base), str(chats), "--out", str(tmp_path), *flags]) == 0
+    assert "epochs: then 5.0, now 3.0" in refusal(capsys, "--out", tmp_path, "--resume", "--epochs=3")
+    assert "too_long: then drop, now cut" in refusal(capsys, "--out", tmp_path, "--resume", "--too-long=cut")
+    assert main(["finetune", "--out", str(tmp_path), "--resume"]) == 0
+
+
 def test_a_broken_line_stops_before_training_or_is_left_out_as_told(base, tmp_path, capsys):
     path = toy_chats.write_chats(tmp_path / "chats.jsonl", 12)
     path.write_text(path.read_text() + '{"prompt": "Who\n' + json.dumps({"prompt": "Who?", "completion": "Lily"}) + "\n")

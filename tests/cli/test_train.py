@@ -115,11 +115,15 @@ def test_a_folder_with_a_run_is_not_overwritten(finished, text, capfd):
         (["--learning-rate=0.5"], "learning_rate: then "),
         (["--preset=15M"], "plan: then "),
         (["--tokenizer={other}"], "tokenizer (sha256): then "),
+        (["--separator=line"], "separator: then none, now line"),
+        (["--field=story"], "field: then none, now story"),
+        (["--validation={other}/held.txt"], "held.txt: then absent, now 12"),
     ],
 )
 def test_resuming_with_other_settings_is_refused_with_the_difference(finished, tmp_path, change, expected, capfd):
     out, _ = finished
     (tmp_path / "tokenizer.model").write_bytes((out / "tokenizer.model").read_bytes() + b"\0")
+    (tmp_path / "held.txt").write_text("Once a bird.")
     done = told(capfd, "--out", out, "--resume", *[argument.format(other=tmp_path) for argument in change])
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
@@ -225,6 +229,34 @@ def test_a_recipe_whose_vocabulary_the_text_does_not_allow_is_one_line_with_the_
     line = done.stderr.splitlines()[-1]
     assert line.startswith("llamita: vocabulary: found text for at most ")
     assert "expected enough for 32000; take --vocab-size " in line
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag"),
+    [
+        ("train", "--prompt=Once \udcff"),
+        ("train", "--separator=\udcff"),
+        ("sweep", "--field=\udcff"),
+        ("finetune", "--prompt=\udcff"),
+        ("finetune", "--system=\udcff"),
+        ("finetune", "--set=a=\udcff"),
+    ],
+)
+def test_a_text_that_is_no_utf8_is_refused_at_once(text, tmp_path, verb, flag, capfd):
+    """As a shell passes on a byte that is none of UTF-8; a path may hold such bytes."""
+    assert main([verb, str(text), "--out", str(tmp_path / "new"), flag]) == 2
+    line = capfd.readouterr().err
+    assert "found '\\udcff' at character " in line
+    assert len(line.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_default_that_is_said_is_a_setting_too(text, tmp_path, capfd):
+    out = tmp_path / "model"
+    assert main(["train", str(text), "--out", str(out), *SMALL, "--steps=1", "--separator=blank", "--sample-every=0"]) == 0
+    done = told(capfd, "--out", out, "--resume", "--separator=")
+    assert done.returncode == 1
+    assert "separator: then blank, now none" in done.stderr
 
 
 def test_heads_that_do_not_divide_the_width_are_refused_before_the_text_is_read(text, tmp_path, capfd):

@@ -1,6 +1,7 @@
 """Sweeps: who wins, what is left, what goes wrong with a trial, and that a kill at any moment changes nothing."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from llamita.train.company import Company
 from llamita.train.config import read_recipe
 from llamita.train.grid import parse_grid
 from llamita.train.report import write_report
+from llamita.train.run_folder import data_folder, read_run
 from llamita.train.session import Wish, run
 from llamita.train.sizing import Dial
 from llamita.train.study import FAILED, FINISHED, RUNNING, STOPPED, Study
@@ -225,6 +227,57 @@ def test_a_full_disk_is_no_fault_of_a_trial(tokens: Path, tmp_path: Path, monkey
     monkeypatch.setattr(Trainer, "run", lambda _: signal.SIGTERM)
     sweep, study, _ = run_sweep(wish, Company())
     assert {result.state for result in results(sweep, study)} == {RUNNING}
+
+
+@pytest.fixture
+def moving(tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepWish:
+    """A sweep that a signal stopped in its first trial, and whose folder has the tokens that it made of a text."""
+    wish = wish_for(tokens, tmp_path / "before")
+    made = replace(wish.run, texts=(str(tokens.parent / "text.txt"),), tokenizer=str(tokens.parent / "vocabulary"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "run", lambda _: signal.SIGTERM)
+        run_sweep(replace(wish, run=made), Company())
+    return replace(wish, run=made)
+
+
+def moved_to(wish: SweepWish, out: Path) -> SweepWish:
+    return replace(wish, run=replace(wish.run, out=out))
+
+
+def data_of_trial(out: Path) -> Path:
+    folder = out / "trials/000/trunk"
+    return data_folder(folder, read_run(folder)).resolve()
+
+
+def test_a_copy_goes_on_with_its_own_tokens(moving: SweepWish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out, copy, opened = moving.run.out, tmp_path / "after", []
+    shutil.copytree(out, copy)
+    assert data_of_trial(copy) == copy / "data"
+    monkeypatch.setattr(sweeping, "climb", lambda _, __, dataset, *___: opened.append(dataset.folder) or signal.SIGTERM)
+    run_sweep(moved_to(moving, copy), Company())
+    shutil.rmtree(out)
+    run_sweep(moved_to(moving, copy), Company())
+    assert opened == [copy / "data"] * 2
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_sweep_whose_record_has_the_whole_path_goes_on(moving: SweepWish, tmp_path: Path, monkeypatch, is_moved: bool):
+    out = moving.run.out
+    record = json.loads((out / sweeping.SWEEP_FILE).read_text())
+    (out / sweeping.SWEEP_FILE).write_text(json.dumps(record | {"data": str(out / "data")}))
+    if is_moved:
+        out = out.rename(tmp_path / "after")
+    monkeypatch.setattr(Trainer, "run", lambda _: signal.SIGTERM)
+    run_sweep(moved_to(moving, out), Company())
+    assert json.loads((out / sweeping.SWEEP_FILE).read_text()) == record
+    assert data_of_trial(out) == out / "data"
+
+
+def test_a_call_that_is_no_utf8_is_recorded_as_it_was(tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["llamita", "sweep", "caf\udce9"])
+    monkeypatch.setattr(Trainer, "run", lambda _: signal.SIGTERM)
+    run_sweep(wish_for(tokens, tmp_path), Company())
+    assert json.loads((tmp_path / sweeping.SWEEP_FILE).read_text())["command"] == ["sweep", "caf\udce9"]
 
 
 def test_a_damaged_record_is_one_line(tokens: Path, tmp_path: Path):
