@@ -31,9 +31,8 @@ def cache_folder() -> Path | None:
 
 def why_no_folder() -> str:
     """What to say where cache_folder found none: which folders it tried, and what to do."""
-    tried = " nor ".join(one_line(str(folder)) for folder in _candidates())
-    remedy = "name another with" if os.environ.get(VARIABLE) else "name one with"
-    return f"found no folder of yours to keep it in ({tried} is none that only you can write); {remedy} {VARIABLE}"
+    tried = " and ".join(one_line(str(folder)) for folder in _candidates())
+    return f"to keep it in, found {tried}, expected a folder that you alone may write; set {VARIABLE} to another one"
 
 
 def _candidates() -> list[Path]:

@@ -76,8 +76,9 @@ class LanguageModel:
         """Yield the text that follows the prompt, piece by piece, in whole characters.
 
         It ends after n_tokens tokens, at the end of the context, where the model ends it (BOS, EOS, the end of a turn), or
-        before one of the texts in `stop`. The same seed tells the same text; without one each call differs. Raises SettingError
-        for a setting out of range and for a prompt that does not fit the context, at once, before anything is asked for.
+        before one of the texts in `stop`. The same seed, any 64-bit number but 0, tells the same text; without one
+        each call differs. Raises SettingError for a setting out of range and for a prompt that does not fit the context, both
+        at once, before the first piece is asked for.
         """
         ids = self.encode_prompt(prompt)
         pieces = self.continue_ids(ids, n_tokens, sampling_of(seed, options), stop)

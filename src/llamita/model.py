@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from llamita.config import ModelConfig
-from llamita.errors import ModelError
+from llamita.errors import ModelError, one_line
 from llamita.quant import FLOAT_DTYPES, GGML_DTYPES, Tensor, convert, fitting_dtype
 
 
@@ -80,9 +80,8 @@ def check_tokenizer_fits(model: Model) -> None:
     """Raise ModelError when a tokenizer of another vocabulary came with the model: its text would be gibberish."""
     tokenizer, vocab_size = model.tokenizer, model.config.vocab_size
     if tokenizer is not None and tokenizer.vocab_size != vocab_size:
-        raise ModelError(
-            f"{model.name}: the tokenizer has {tokenizer.vocab_size} tokens, the model {vocab_size}; name the right one with -z"
-        )
+        found = f"{model.name}: the tokenizer has {tokenizer.vocab_size} tokens, the model {vocab_size}"
+        raise ModelError(one_line(f"{found}; name the right one with -z"))
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

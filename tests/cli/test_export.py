@@ -251,7 +251,7 @@ def test_nothing_that_an_export_reads_is_written_over(capsys, tmp_path, source, 
     cases += [(str(tmp_path / "m.bin"), own, ()), (source, Path(source) / "tokenizer.bin", ())]
     for model, path, extra in cases:
         before = path.read_bytes()
-        assert f"target: found {path.name}, which is read for it" in refused(capsys, model, str(path), *extra)
+        assert f"target: found {path.name}, which must stay" in refused(capsys, model, str(path), *extra)
         assert path.read_bytes() == before
 
 

@@ -348,7 +348,7 @@ def test_safetensors_alone_are_no_model_and_that_is_said(folder, name):
 
 def test_a_git_lfs_pointer_is_called_so_wherever_it_lies(folder, tmp_path):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
-    said = "content: found a git-lfs pointer, expected the file that it points to; git lfs pull, in that folder, fetches it"
+    said = "content: found a git-lfs pointer, expected the file that it points to; run git lfs pull in its folder"
     for name in ("x.gguf", "x.bin", "tokenizer.model"):
         (tmp_path / name).write_bytes(pointer)
         with pytest.raises(ModelFileError, match=f"{name}: {said}"):

@@ -119,4 +119,4 @@ def test_a_cache_folder_that_cannot_be_is_named(path: Path, monkeypatch: pytest.
     monkeypatch.setenv("LLAMITA_CACHE_DIR", "/dev/null")
     assert read_model(path, dtype="q8_0").tensors["head"].dtype == "q8_0"
     said = capfd.readouterr().err
-    assert "found no folder of yours to keep it in (/dev/null is none that only you can write); name another with" in said
+    assert "found /dev/null, expected a folder that you alone may write; set LLAMITA_CACHE_DIR to another one" in said

@@ -138,7 +138,7 @@ def test_what_a_model_was_read_from_is_never_the_target(tmp_path, tiny_config, t
     files = ["here/stories.model", "here/tok400.bin", "here/tokenizer.json", "tokenizer.bin"]
     for read, names in ((folder, folders), (file, files)):
         for name in names:
-            said = f"target: found {Path(name).name}, which is read for it, expected another name"
+            said = f"target: found {Path(name).name}, which must stay, expected another name"
             with pytest.raises(ModelFileError, match=said):
                 check_target(name, "gguf", weight_paths(read), source_paths(read))
     check_target("here/tokyo.bin", "llama2c-v0", weight_paths(file), source_paths(file))
@@ -150,5 +150,5 @@ def test_what_the_command_line_names_is_never_the_target(tmp_path):
     path = tmp_path / "folder" / "tokenizer.model"
     path.touch()
     for target, to in ((path, "gguf"), (tmp_path / "folder", "safetensors")):
-        with pytest.raises(ModelFileError, match=r"target: found tokenizer\.model, which is read for it"):
+        with pytest.raises(ModelFileError, match=r"target: found tokenizer\.model, which must stay"):
             check_target(target, to, [], [str(path)])

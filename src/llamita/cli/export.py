@@ -76,7 +76,7 @@ def command(
         llamita export stories15M.bin stories15M.gguf --dtype q8_0 --verify
         llamita export my_model merged.gguf --adapter my_adapter
     """
-    from llamita.errors import ModelError
+    from llamita.errors import ModelError, one_line
     from llamita.formats import read_model
     from llamita.formats.target import format_of
     from llamita.formats.writing import check_dtype
@@ -101,7 +101,7 @@ def command(
     if as_json:
         click.echo(as_object(facts))
     if complaints:
-        raise ModelError(f"{target}: {'; '.join(complaints)}")
+        raise ModelError(one_line(f"{target}: {'; '.join(complaints)}"))
 
 
 def write(model: "Model", path: Path, to: str, dtype: str | None, adapter: str | None, named: list[Path]) -> dict:
@@ -152,12 +152,12 @@ def left_behind(model: "Model") -> str:
 
 def text_for(model: "Model", path: str | None) -> str:
     """The text to verify with; raises ModelError where there is no tokenizer that could read it."""
-    from llamita.errors import ModelError
+    from llamita.errors import ModelError, one_line
     from llamita.files import read_file
     from llamita.language_model import BUNDLED
 
     if model.tokenizer is None:
-        raise ModelError(f"{model.name}: --verify needs a tokenizer, found none beside the model; name one with -z")
+        raise ModelError(one_line(f"{model.name}: --verify needs a tokenizer, found none beside the model; name one with -z"))
     return read_file(path or BUNDLED / "tales.txt", LONGEST_TEXT_BYTES).decode(errors="replace")
 
 

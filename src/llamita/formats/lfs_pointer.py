@@ -14,5 +14,5 @@ _BEGINNING = b"version https://git-lfs"
 def check_no_pointer(path: str | PathLike[str], data: bytes | mmap.mmap) -> None:
     """Raise ModelFileError where a file's content is that of a pointer."""
     if data[: len(_BEGINNING)] == _BEGINNING:
-        remedy = "git lfs pull, in that folder, fetches it"
+        remedy = "run git lfs pull in its folder"
         raise ModelFileError(path, "content", "a git-lfs pointer", "the file that it points to", remedy)

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from llamita.errors import ModelFileError, SettingError
+from llamita.errors import ModelFileError, SettingError, one_line
 from llamita.files import atomic_file, read_file
 from llamita.formats import weight_paths
 from llamita.formats.adapter import adapter_paths
@@ -38,7 +38,7 @@ def format_of(path: str | PathLike[str], dtype: str | None = None) -> str:
     to = _FORMAT_OF_ENDING.get(ending)
     if to is None:
         remedy = "name a folder" if ending == ".safetensors" else "say which format with --to"
-        raise SettingError(f"{path}: found the ending {ending}, expected NAME.bin, NAME.gguf or a folder; {remedy}")
+        raise SettingError(one_line(f"{path}: found the ending {ending}, expected NAME.bin, NAME.gguf or a folder; {remedy}"))
     return "llama2c-v2" if to == "llama2c-v0" and dtype == "q8_0" else to
 
 
@@ -73,7 +73,7 @@ def check_target(
     remedy = "an export replaces what it writes over"
     for source in filter(Path.exists, map(Path, (*weights, *others))):
         if path.samefile(source) or path.samefile(source.parent):
-            found = "the model itself" if source in weights else f"{source.name}, which is read for it"
+            found = "the model itself" if source in weights else f"{source.name}, which must stay"
             raise ModelFileError(path, "target", found, "another name", remedy)
     if path.is_dir() != (to == "safetensors"):
         found, expected = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
