@@ -48,10 +48,11 @@ def command(model: str, prompt: str | None, system: str, tokens: int, template: 
     """
     from llamita.cli.chat_session import Session
     from llamita.conversation import Conversation
+    from llamita.errors import one_line
     from llamita.language_model import load
 
     chosen = model or chosen_model()
-    name = name_with(Path(chosen).stem, flags["adapter"])
+    name = one_line(name_with(Path(chosen).stem, flags["adapter"]))
     sampling, source = sampling_of(flags), template_source(template)
     opening = (flags["tokenizer"], flags["threads"], flags["context"])
     with load(chosen, *opening, dtype=flags["dtype"], adapter=flags["adapter"]) as opened:

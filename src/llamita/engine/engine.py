@@ -404,6 +404,6 @@ class Engine:
 
 def _checked(name: str, value: int | None, default: int, most: int) -> int:
     value = default if value is None else value
-    if not 1 <= value <= most:
+    if not isinstance(value, int | np.integer) or not 1 <= value <= most:
         raise SettingError(f"{name}: found {value}, expected 1 to {most}")
     return value

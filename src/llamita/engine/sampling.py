@@ -65,5 +65,5 @@ class Sampling:
             if not (-LARGEST_BIAS <= bias <= LARGEST_BIAS or bias == -math.inf):
                 raise SettingError(f"logit_bias: found {bias} for id {token_id}, expected -1e6 to 1e6, or -inf")
         if self.seed % (1 << 64) == 0:
-            raise SettingError("seed: found 0, expected any other 64-bit number (xorshift never leaves 0)")
+            raise SettingError(f"seed: found {self.seed}, expected one that is not 0 as 64 bits (xorshift never leaves 0)")
         return self
