@@ -15,7 +15,7 @@ class Reader:
     """Somebody in front of the page of one server."""
 
     def __init__(self, page: Page, web: Web) -> None:
-        self.page, self.web = page, web
+        self.page, self.web, self.host = page, web, "127.0.0.1"
         self.asked: list[dict[str, Any]] = []  # bodies of what the page sent to the model
         self.urls: list[str] = []
         page.on("request", self._note)
@@ -27,7 +27,7 @@ class Reader:
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.web.port}"
+        return f"http://{self.host}:{self.web.port}"
 
     def open(self) -> "Reader":
         self.page.goto(f"{self.address}/")

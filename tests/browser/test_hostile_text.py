@@ -39,6 +39,14 @@ LONG_TEXTS = [
     "_a*b~~" * 10_000, "https://" * 10_000, "`a``" * 10_000, "|a" * 20_000 + "\n" + "|-" * 20_000,
     "a  \n" * 10_000, "- a\n" * 10_000,
 ]  # fmt: skip
+MANY = " " * 100_000
+LONG_LINES = [
+    f"# a{MANY}b", f"# {MANY}\u2028{MANY}", f"# a{' #' * 50_000}b", f"```{'a' * 100_000}`", f"```{MANY}`", f"{'`' * 100_000}a`",
+    f"~~~{MANY}`", f"a|b\n-{MANY}x", f"a|b\n|{MANY}x", f"a|b\n{'-' * 100_000}x", f"a|b\n{'| ' * 50_000}x",
+    f"- {MANY}\u2028{MANY}", f"-{MANY}x", "- " * 50_000 + "x", f"` {'a' * 100_000}`", f"`{' a' * 50_000}`",
+    "ahttps://" * 11_000, "https://[" * 11_000,
+    "[" * 100_000 + "](", ("[a](https://a.b" + " " * 2020 + ")") * 50, ("https://a" + "." * 2000 + "x ") * 50,
+]  # fmt: skip
 FORBIDDEN = "img, script, iframe, svg, object, embed, style, form, base, meta, link, [onclick], [onerror], [onload], [srcdoc]"
 
 
@@ -120,7 +128,7 @@ def test_the_policy_stops_what_would_slip_through(chromium: Browser, chat_web: W
     page.close()
 
 
-@pytest.mark.parametrize("text", LONG_TEXTS)
+@pytest.mark.parametrize("text", LONG_TEXTS + LONG_LINES, ids=lambda text: ascii(text[:20]))
 def test_hostile_markdown_costs_no_more_than_other_text(reader: Reader, text: str):
     milliseconds = reader.page.evaluate(
         """async (text) => {

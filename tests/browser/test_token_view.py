@@ -90,7 +90,7 @@ def test_the_panel_follows_the_settings(reader: Reader):
     reader.page.keyboard.press("Enter")
     reader.page.fill("#setting-temperature", "0")
     reader.page.keyboard.press("Enter")
-    assert drawn() == ["100.0 %", "cut by temperature 0", "cut by temperature 0"]
+    assert drawn() == ["100.0 %", "cut by temp. 0", "cut by temp. 0"]
 
 
 def test_choosing_the_end_ends_the_text_without_asking_the_model(new_reader: Callable[..., Reader], story_web: Web):
@@ -126,3 +126,80 @@ def test_replacing_in_an_earlier_answer_can_be_taken_back(reader: Reader):
     reader.press_button("Undo")
     assert reader.questions == ["First", "Second"]
     assert reader.last_answer == "three four"
+
+
+def test_lines_break_where_the_text_breaks_them(reader: Reader):
+    script_answers(reader.page, "one two\nthree\n\nfour")
+    reader.ask("Count.")
+    tokens = reader.show_tokens()
+    assert tokens.all_text_contents() == ["one", " two", "⏎\nthree", "⏎\n⏎\nfour"]
+    boxes = tokens.evaluate_all(
+        "(nodes) => nodes.map((node) => [...node.getClientRects()].map(({ left, top }) => [left, top]))"
+    )
+    (one,), (two,), (end, three), (_, empty, four) = boxes
+    assert one[1] == two[1] == end[1] < three[1] < empty[1] < four[1]
+    assert one[0] == pytest.approx(three[0], abs=1) == pytest.approx(four[0], abs=1)
+
+
+def test_a_token_that_is_the_likeliest_is_replaced_by_keyboard(reader: Reader):
+    script_answers(reader.page, "one two three", " four")
+    reader.set(temperature=1, top_p=1).ask("Count.")
+    page = reader.page
+    reader.show_tokens().nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    assert reader.focused == "two, 60.7 %"
+    for key in ("Enter", "ArrowDown", " "):
+        page.keyboard.press(key)
+        assert reader.focused == "two!, model 22.3 %, drawn 22.3 %"  # the first row is the token itself, and disabled
+        page.keyboard.press("ArrowDown")
+        assert reader.focused.startswith("two!!,")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("Escape")
+        assert reader.focused == "two, 60.7 %"
+        assert page.is_hidden("#alternatives")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=2 of 2")
+    assert reader.wait() == "one two! four"
+    assert reader.focused == "two!, 22.3 %"
+    assert page.is_hidden("#alternatives")
+    page.keyboard.press("ArrowRight")
+    assert reader.focused == "four, 60.7 %"
+
+
+def test_white_space_is_named_to_those_who_hear_the_page(reader: Reader):
+    script_answers(reader.page, "one\n\ntwo \n\n\t  ")
+    reader.set(temperature=1, top_p=1).ask("Count.")
+    tokens = reader.show_tokens()
+    labels = [tokens.nth(i).get_attribute("aria-label") for i in range(tokens.count())]
+    assert labels == ["one, 60.7 %", "two, 60.7 %", "space, 2 line breaks, tab, 2 spaces, 60.7 %"]
+    tokens.nth(2).click()
+    label = reader.alternatives().first.get_attribute("aria-label")
+    assert label == "space, 2 line breaks, tab, 2 spaces, model 60.7 %, drawn 60.7 %"
+
+
+@pytest.mark.parametrize("width", [1180, 360])
+def test_each_alternative_stands_in_one_line(new_reader: Callable[..., Reader], chat_web: Web, width: int):
+    reader = new_reader(chat_web, width=width).open()
+    script_answers(reader.page, "one two three")
+    reader.set(temperature=0).ask("Count.")
+    reader.show_tokens().nth(1).click()
+    heights = reader.page.locator("#alternatives .row").evaluate_all("(rows) => rows.map((row) => row.offsetHeight)")
+    assert len(heights) == 5
+    assert max(heights) - min(heights) <= 1
+    cells = reader.page.locator("#alternatives .row span")
+    assert all(cells.evaluate_all("(cells) => cells.map((cell) => cell.scrollWidth <= cell.offsetWidth)"))
+
+
+def test_an_open_panel_stays_while_the_answer_below_it_grows(patient_reader: Reader):
+    reader = patient_reader
+    reader.set(max_tokens=60).type("A long one")
+    reader.wait_for_text()
+    tokens = reader.show_tokens()
+    tokens.nth(1).click()
+    focused = reader.focused
+    reader.wait()
+    assert reader.page.is_visible("#alternatives")
+    assert reader.focused == focused
+    reader.page.keyboard.press("Escape")
+    assert reader.focused == tokens.nth(1).get_attribute("aria-label")

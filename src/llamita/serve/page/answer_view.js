@@ -7,6 +7,8 @@ import { button, element } from "./elements.js";
 import { renderMarkdown } from "./markdown.js";
 import { TokenView } from "./token_view.js";
 
+const INSTEAD = { before: "next", next: "before" }; // of a button that there is no longer; of any other "again"
+
 /** actions: regenerate(index), goOn(index), replace(index, tokenIndex, alternative), showVersion(index, n), openEditor(index). */
 export class AnswerView {
   #state = null; // {message, beginning, isLast, isWriting, showsTokens}
@@ -61,12 +63,14 @@ export class AnswerView {
   #keepFocus(draw) {
     const focused = this.node.contains(document.activeElement) ? document.activeElement : null;
     draw();
-    if (!focused || (focused.isConnected && (focused !== this.node || !this.#pressed))) return;
+    const isWaiting = focused === this.node && this.#pressed;
+    const isHeld = this.node.contains(document.activeElement) && !isWaiting; // as by tokens, which give it to their successors
+    if (!focused || isHeld) return;
     if (focused !== this.node) this.#pressed = focused.dataset.name ?? "";
-    const buttons = this.#pressed ? [...this.footer.querySelectorAll("button:enabled")] : [];
-    const again = buttons.find(({ dataset }) => dataset.name === this.#pressed) ?? buttons[0];
-    (again ?? this.node).focus({ preventScroll: true });
-    if (again) this.#pressed = "";
+    const named = (name) => this.footer.querySelector(`[data-name="${name}"]:enabled`);
+    const button = this.#pressed ? named(this.#pressed) ?? named(INSTEAD[this.#pressed] ?? "again") : null;
+    (button ?? this.node).focus({ preventScroll: true });
+    if (button) this.#pressed = "";
   }
 
   #footer(answer) {

@@ -10,7 +10,7 @@ import { drawnShares, probabilityOf } from "./sampling.js";
 const HIDE_MILLISECONDS = 250; // so that the pointer finds its way from a token into the panel
 const MARGIN_PIXELS = 8;
 const SPOKEN = { " ": "space", "\n": "line break", "\t": "tab" };
-const CUT_NAMES = { temperature: "temperature 0", top_k: "top-k", top_p: "top-p", min_p: "min-p" };
+const CUT_NAMES = { temperature: "temp. 0", top_k: "top-k", top_p: "top-p", min_p: "min-p" };
 
 /** Shows the tokens of one answer in an element of its own. */
 export class TokenView {
@@ -60,7 +60,7 @@ export class TokenView {
       onpointerenter: (event) => event.pointerType === "mouse" && this.#open(node, index, false),
       onpointerleave: () => this.panel.hideSoon(),
       onfocus: () => node.matches(":focus-visible") && this.#open(node, index, false),
-    }, visible(label));
+    }, visible(label, "⏎\n")); // a line still breaks where it did
     node.style.setProperty("--doubt", (1 - probability).toFixed(3));
     return node;
   }
@@ -219,9 +219,9 @@ function spoken(text) {
   return names.join(", ") || "nothing";
 }
 
-/** White space that can be seen; a line still breaks where it did. */
-function visible(text) {
-  return text.replaceAll("\n", "⏎\n").replaceAll("\t", "⇥") || "∅";
+/** White space that can be seen. */
+function visible(text, lineBreak = "⏎") {
+  return text.replaceAll("\n", lineBreak).replaceAll("\t", "⇥") || "∅";
 }
 
 function percent(probability) {
