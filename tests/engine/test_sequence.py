@@ -193,7 +193,10 @@ def test_settings_outside_their_range_are_refused_and_take_no_slot(engine, setti
     assert len(engine._free_slots) == 2
 
 
-@pytest.mark.parametrize("wrong", [{"n_threads": 0}, {"context": 0}, {"context": 129}, {"n_slots": 0}, {"n_threads": 1000}, {"n_slots": 1.5}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"n_threads": 0}, {"context": 0}, {"context": 129}, {"n_slots": 0}, {"n_threads": 1000}, {"n_slots": 1.5}],
+)
 def test_an_engine_of_impossible_size_is_refused(wrong):
     with pytest.raises(SettingError, match="expected 1 to"):
         Engine(make_model(CASES[0], "f32"), **wrong)
