@@ -138,7 +138,7 @@ def test_export_keeps_the_dtype_of_what_is_stored(base, adapter, capsys, tmp_pat
 def test_export_does_not_write_over_the_adapter(base, adapter, capsys):
     for target in (adapter, f"{adapter}/adapter_config.json"):
         assert main(["export", base, target, "--adapter", adapter, "--to", "safetensors"]) == 1
-        assert "found the model itself, expected another name" in capsys.readouterr().err
+        assert "found adapter_config.json, which must stay, expected another name" in capsys.readouterr().err
     assert "found the model" not in said(capsys, "inspect", base, "--adapter", adapter)
 
 
