@@ -97,9 +97,9 @@ def test_without_storage_the_page_works_and_says_that_it_keeps_nothing(
 
 
 def test_a_storage_without_room_for_more_still_shows_what_is_in_it(reader: Reader):
-    script_answers(reader.page, "One.", "Two.")
+    script_answers(reader.page, "One.", "Two.", "Three.")
     reader.ask("First")
-    reader.page.add_init_script(NO_ROOM)
+    reader.page.add_init_script(f"if (!sessionStorage.again) {{ window.setItem = Storage.prototype.setItem; {NO_ROOM} }}")
     reader.open()
     assert reader.titles == ["First"]
     assert reader.ask("Second") == "Two."
@@ -107,7 +107,19 @@ def test_a_storage_without_room_for_more_still_shows_what_is_in_it(reader: Reade
     reader.page.click("#new")
     reader.set(temperature=0.3)
     reader.page.click("#conversations .open")
-    assert reader.questions == ["First"]
+    assert reader.questions == ["First", "Second"]  # gone when the page is closed, and not before
+    reader.page.click("#new")
+    reader.ask("Third")
+    assert reader.titles == ["Third", "First"]
+    reader.page.click("text=First")
+    reader.page.click("text=Third")
+    assert reader.last_answer == "Three."
+    reader.page.evaluate("sessionStorage.again = true")
+    reader.page.evaluate("() => { Storage.prototype.setItem = window.setItem; }")
+    reader.page.get_by_label("Delete First").focus()
+    reader.page.keyboard.press("Enter")
+    reader.open()
+    assert reader.titles == ["Third"]
 
 
 @pytest.fixture
@@ -150,7 +162,7 @@ def test_only_a_key_that_the_server_took_is_kept(stranger: Reader):
     assert stranger.page.is_hidden("#key-dialog")
 
 
-@pytest.mark.parametrize("key", ["sk-sécret", "sk-old"])
+@pytest.mark.parametrize("key", ["“sk-old”", "sk-old"])
 def test_a_kept_key_that_is_good_no_longer_is_forgotten(stranger: Reader, key: str):
     stranger.page.evaluate("(key) => sessionStorage.setItem('llamita.key', key)", key)
     stranger.page.goto(stranger.address)
@@ -159,3 +171,24 @@ def test_a_kept_key_that_is_good_no_longer_is_forgotten(stranger: Reader, key: s
     stranger.page.keyboard.press("Enter")
     stranger.page.wait_for_selector("#model:has-text('toy')")
     assert kept_key(stranger) == "sk-secret"
+
+
+def test_a_full_storage_keeps_all_texts_and_forgets_tokens_of_the_oldest_conversation(reader: Reader):
+    texts = ["a " * 200, "b " * 200]
+    script_answers(reader.page, *texts)
+    reader.ask("First")
+    reader.page.evaluate("""() => {
+        const tries = (n) => { try { localStorage.filler = "x".repeat(n); return true; } catch { return false; } };
+        let [fits, not] = [0, 16e6];
+        while (not - fits > 1) tries((fits + not) >> 1) ? (fits = (fits + not) >> 1) : (not = (fits + not) >> 1);
+        localStorage.filler = "x".repeat(fits - 3000);
+    }""")
+    reader.page.click("#new")
+    reader.ask("Second")
+    assert reader.page.locator(".notice").count() == 0
+    reader.open()
+    assert reader.last_answer.split() == ["b"] * 200
+    assert reader.show_tokens().count() > 100
+    reader.page.click("text=First")
+    assert reader.last_answer.split() == ["a"] * 200
+    assert reader.show_tokens().count() == 0

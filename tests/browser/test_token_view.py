@@ -203,3 +203,20 @@ def test_an_open_panel_stays_while_the_answer_below_it_grows(patient_reader: Rea
     assert reader.focused == focused
     reader.page.keyboard.press("Escape")
     assert reader.focused == tokens.nth(1).get_attribute("aria-label")
+
+
+@pytest.mark.parametrize("height", [760, 260])  # room below the token, or above it
+def test_the_panel_lies_beside_a_token_that_stands_in_two_lines(new_reader: Callable[..., Reader], chat_web: Web, height: int):
+    reader = new_reader(chat_web, width=700, height=height).open()
+    script_answers(reader.page, "word " * 60)
+    reader.ask("Go.")
+    places = "(nodes) => nodes.map((node) => [...node.getClientRects()].map(({ top, bottom }) => [top, bottom]))"
+    tokens = reader.show_tokens()
+    split = [i for i, lines in enumerate(tokens.evaluate_all(places)) if len(lines) == 2][-1]
+    tokens.nth(split).focus()
+    reader.page.wait_for_timeout(200)  # for what scrolls, which closes the panel
+    reader.page.keyboard.press("Enter")
+    lines = tokens.evaluate_all(places)[split]
+    box = reader.page.locator("#alternatives").bounding_box()
+    assert box
+    assert all(bottom <= box["y"] or top >= box["y"] + box["height"] for top, bottom in lines)

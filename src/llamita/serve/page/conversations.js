@@ -5,6 +5,8 @@
 // page, how often each wrote the conversation, so that a page sees whether another has written what it does not know
 // (a version vector), before it overwrites it or after it was overwritten itself.
 
+import { remember } from "./storage.js";
+
 const PREFIX = "llamita.conversation.";
 const INDEX = "llamita.conversations"; // [{id, title, changed}], so that a list needs no conversation
 const TITLE_CHARACTERS = 60;
@@ -18,7 +20,7 @@ export function newConversation(system = "") {
 /** Makes a conversation another one, which begins as the old one was. */
 export function becomeCopy(conversation) {
   const [, title, number] = /^(.*?)(?: \((\d{1,6})\))?$/s.exec(conversation.title);
-  Object.assign(conversation, { id: newId(), title: `${title} (${Number(number ?? 1) + 1})`, writes: {} });
+  Object.assign(conversation, { id: newId(), title: `${title} (${Number(number ?? 1) + 1})`.trim(), writes: {} });
 }
 
 /** The answer of an assistant's message that counts. */
@@ -49,6 +51,11 @@ export function isAhead(one, other) {
 /** Whether a state of a conversation was written by somebody who did not know what this page had written before. */
 export function isUnaware(stored, own) {
   return (stored.writes[PAGE] ?? 0) < (own.writes[PAGE] ?? 0);
+}
+
+/** Whether a conversation has been kept at some time; where it is no longer, somebody has deleted it. */
+export function wasKept(conversation) {
+  return Object.keys(conversation.writes).length > 0;
 }
 
 /** Keeps conversations in a storage such as localStorage. */
@@ -121,7 +128,7 @@ export class Conversations {
 
   remove(id) {
     this.storage.removeItem(PREFIX + id);
-    this.storage.setItem(INDEX, JSON.stringify(this.list()));
+    remember(this.storage, INDEX, JSON.stringify(this.list()));
   }
 
   #ids() {
@@ -146,7 +153,7 @@ export class Conversations {
   #forgetTokens(id) {
     const packed = parsed(this.storage.getItem(PREFIX + id));
     if (!Array.isArray(packed?.messages)) return;
-    this.storage.setItem(PREFIX + id, JSON.stringify({ ...packed, messages: packed.messages.map(withoutTokens) }));
+    remember(this.storage, PREFIX + id, JSON.stringify({ ...packed, messages: packed.messages.map(withoutTokens) }));
   }
 }
 

@@ -4,7 +4,7 @@ import { newAnswer, reopen, replaceToken } from "./answer.js";
 import { Api } from "./api.js";
 import { ChatView } from "./chat_view.js";
 import { ConversationList } from "./conversation_list.js";
-import { becomeCopy, Conversations, isAhead, isUnaware, newConversation, requestMessages, shownAnswer, titleOf } from "./conversations.js";
+import { becomeCopy, Conversations, isAhead, isUnaware, newConversation, requestMessages, shownAnswer, titleOf, wasKept } from "./conversations.js";
 import { byId } from "./elements.js";
 import { keyList, listenToKeys } from "./keyboard.js";
 import { askKey, notify } from "./notices.js";
@@ -23,6 +23,7 @@ class Page {
   #stopIds = new Set();
   #conversation = null;
   #writing = new Map(); // by id: {conversation, controller}; an answer goes on while another conversation is looked at
+  #unkept = new Map(); // by id: conversations for which the browser has no room
   #wasFull = false;
 
   constructor() {
@@ -142,6 +143,8 @@ class Page {
     const conversation = this.#known(id);
     this.#writing.get(id)?.controller.abort();
     this.store.remove(id);
+    this.#unkept.delete(id);
+    for (const other of [...this.#unkept.values()]) this.#keep(other); // perhaps there is room now
     if (id === this.#conversation.id) this.open(null);
     else this.#drawList();
     const undo = () => {
@@ -156,7 +159,8 @@ class Page {
   }
 
   keepAll() {
-    for (const { conversation } of this.#writing.values()) this.#keep(conversation);
+    const writing = [...this.#writing.values()].map(({ conversation }) => conversation);
+    for (const conversation of new Set([...writing, ...this.#unkept.values()])) this.#keep(conversation);
   }
 
   toggleTokens() {
@@ -184,7 +188,7 @@ class Page {
     const { id } = conversation; // another one than before, where another tab wrote to it meanwhile
     if (this.#writing.get(id) !== writing) return; // what was cut away is back: this answer was taken back
     this.#writing.delete(id);
-    if (this.store.has(id)) this.#keep(conversation); // else it was deleted meanwhile
+    if (this.store.has(id) || this.#unkept.has(id)) this.#keep(conversation); // else it was deleted meanwhile
     if (conversation === this.#conversation) this.#draw();
   }
 
@@ -243,9 +247,11 @@ class Page {
   /** Keeps a conversation: as another one, where another tab has written to it what is not known here. */
   #keep(conversation) {
     const isNewer = this.store.isNewer(conversation);
+    this.#unkept.delete(conversation.id);
     if (isNewer) this.#fork(conversation);
     const isKept = this.store.write(conversation);
     if (!isKept && !this.#wasFull) notify("The browser has no room left: this conversation is gone when the page is closed. Delete others.");
+    if (!isKept) this.#unkept.set(conversation.id, conversation);
     this.#wasFull = !isKept;
     if (isNewer) this.#drawList();
   }
@@ -262,7 +268,8 @@ class Page {
 
   /** The conversations that are more than what is kept of them. */
   #inMemory() {
-    return new Set([this.#conversation, ...[...this.#writing.values()].map(({ conversation }) => conversation)]);
+    const writing = [...this.#writing.values()].map(({ conversation }) => conversation);
+    return new Set([this.#conversation, ...writing, ...this.#unkept.values()]);
   }
 
   /** A conversation as it is here, else as it is kept. */
@@ -281,9 +288,11 @@ class Page {
   #compare(conversation) {
     const stored = this.store.read(conversation.id);
     const writing = this.#writing.get(conversation.id);
-    if (!stored) return writing?.controller.abort(); // what is on the screen stays there, and is kept when it is gone on with
-    if (isUnaware(stored, conversation) || (writing && isAhead(stored, conversation))) this.#keep(conversation);
+    if (!stored) {
+      if (wasKept(conversation)) writing?.controller.abort(); // what is on the screen stays, and is kept again when it is gone on with
+    } else if (isUnaware(stored, conversation)) this.#keep(conversation);
     else if (!isAhead(stored, conversation)) conversation.title = stored.title;
+    else if (writing || this.#unkept.has(conversation.id)) this.#keep(conversation);
     else if (!this.view.isEditing) this.#show(stored);
   }
 
@@ -310,7 +319,9 @@ class Page {
   }
 
   #drawList() {
-    this.list.show(this.store.list(), this.#conversation.id);
+    const kept = this.store.list();
+    const unkept = [...this.#unkept.values()].filter(({ id }) => !kept.some((entry) => entry.id === id));
+    this.list.show([...unkept, ...kept], this.#conversation.id);
   }
 
   /** One of the two buttons, which hand the focus on to each other. */

@@ -176,9 +176,10 @@ export class AlternativesPanel {
     this.node.replaceChildren(head, ...rows, tail, element("p", { class: "help" }, text));
   }
 
-  /** Below the token, or above it where more room is: never on it. */
+  /** Below the token, or above it where more room is: never on it, in however many lines it stands. */
   #place(anchor) {
-    const at = anchor.getClientRects()[0] ?? anchor.getBoundingClientRect();
+    const lines = [...anchor.getClientRects()];
+    const at = { top: lines[0].top, bottom: lines.at(-1).bottom, left: lines.at(-1).left };
     const style = this.node.style;
     style.maxHeight = "";
     const { offsetWidth: width, offsetHeight: height } = this.node;
