@@ -9,15 +9,22 @@ pytest.importorskip("playwright", reason="needs playwright: make test-browser")
 from page_driver import Reader, script_answers
 
 
-def kept(reader: Reader) -> dict[str, list[str]]:
-    """The questions of each conversation that the browser keeps, by its title."""
+def kept_questions(reader: Reader) -> list[tuple[str, list[str]]]:
+    """The title and the questions of each conversation that the browser keeps."""
     conversations = reader.page.evaluate(
         "Object.keys(localStorage).filter((key) => key.startsWith('llamita.conversation.')).map((key) => localStorage[key])"
     )
-    return {
-        talk["title"]: [message["content"] for message in talk["messages"] if message["role"] == "user"]
+    return [
+        (talk["title"], [message["content"] for message in talk["messages"] if message["role"] == "user"])
         for talk in map(json.loads, conversations)
-    }
+    ]
+
+
+def kept(reader: Reader) -> dict[str, list[str]]:
+    """The same by title."""
+    by_title = dict(kept_questions(reader))
+    assert len(by_title) == len(kept_questions(reader))
+    return by_title
 
 
 def test_a_conversation_goes_on_in_either_of_two_tabs(reader: Reader):
@@ -85,6 +92,29 @@ def test_what_one_tab_overwrote_unseen_is_kept_as_another_conversation(reader: R
     reader.wait_until(lambda: sorted(kept(reader).values()) == [["Hi"], ["Over it"]])
     assert reader.questions == ["Hi"]
     reader.wait_until(lambda: sorted(reader.titles) == ["Hi", "Hi (2)"])
+
+
+def test_nothing_is_lost_when_three_tabs_ask_as_fast_as_they_can(reader: Reader):
+    script_answers(reader.page, "One.")
+    reader.ask("first")
+    tabs = [reader, reader.another_tab(), reader.another_tab()]
+    n = 12
+    for name, tab in enumerate(tabs):
+        script_answers(tab.page, *["Yes."] * n)
+        tab.page.evaluate(
+            """([name, n]) => {
+              const said = Array.from({ length: n }, (_, i) => `${name} ${i}`);
+              const timer = setInterval(() => {
+                if (document.getElementById("send").hidden) return;
+                if (!said.length) return clearInterval(timer);
+                document.getElementById("input").value = said.shift();
+                document.getElementById("composer").requestSubmit();
+              }, 7);
+            }""",
+            [f"tab {name}", n],
+        )
+    everything = {"first"} | {f"tab {name} {i}" for name in range(3) for i in range(n)}
+    reader.wait_until(lambda: {text for _, questions in kept_questions(reader) for text in questions} == everything)
 
 
 def test_an_edit_that_is_being_typed_stays_while_another_tab_goes_on(reader: Reader):

@@ -17,10 +17,12 @@ export function newConversation(system = "") {
   return { id: newId(), title: "", system, changed: Date.now(), messages: [], writes: {} };
 }
 
-/** Makes a conversation another one, which begins as the old one was. */
-export function becomeCopy(conversation) {
-  const [, title, number] = /^(.*?)(?: \((\d{1,6})\))?$/s.exec(conversation.title);
-  Object.assign(conversation, { id: newId(), title: `${title} (${Number(number ?? 1) + 1})`.trim(), writes: {} });
+/** Makes a conversation another one, which begins as the old one was, under a title that no other has. */
+export function becomeCopy(conversation, others) {
+  const title = conversation.title.replace(/ \(\d{1,6}\)$/, "");
+  let number = 2;
+  while (others.some((other) => other.title === `${title} (${number})`)) number += 1;
+  Object.assign(conversation, { id: newId(), title: `${title} (${number})`, writes: {} });
 }
 
 /** The answer of an assistant's message that counts. */

@@ -260,7 +260,7 @@ class Page {
     const writing = this.#writing.get(conversation.id);
     const isWritten = writing?.conversation === conversation;
     if (isWritten) this.#writing.delete(conversation.id);
-    becomeCopy(conversation);
+    becomeCopy(conversation, this.store.list());
     if (isWritten) this.#writing.set(conversation.id, writing);
     if (conversation === this.#conversation) this.#noteCurrent();
     notify(`Another tab has gone on with the same conversation. What was said here is kept as “${conversation.title}”.`);
