@@ -84,6 +84,8 @@ def test_texts_and_ids_are_those_of_transformers(talk, tools, asks, source, toke
     try:
         expected = theirs.apply_chat_template(talk, tokenize=False, **settings)
     except Exception:
+        expected = None
+    if expected is None or (talk is TALKS["calls"] and "tool_calls" not in source):  # theirs would leave the calls out
         with pytest.raises(ChatTemplateError):
             ours.render(talk, asks, tools=tools)
         return
