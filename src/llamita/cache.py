@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llamita.errors import one_line
 
-VARIABLE = "LLAMITA_CACHE_DIR"
+FOLDER_VARIABLE = "LLAMITA_CACHE_DIR"
 
 
 def cache_folder() -> Path | None:
@@ -32,12 +32,12 @@ def cache_folder() -> Path | None:
 def why_no_folder() -> str:
     """What to say where cache_folder found none: which folders it tried, and what to do."""
     tried = " and ".join(one_line(str(folder)) for folder in _candidates())
-    return f"to keep it in, found {tried}, expected a folder that you alone may write; set {VARIABLE} to another one"
+    return f"found {tried}, expected a folder that you alone may write; set {FOLDER_VARIABLE} to another one"
 
 
 def _candidates() -> list[Path]:
     """Where the folder may lie, the likeliest first."""
-    if named := os.environ.get(VARIABLE):
+    if named := os.environ.get(FOLDER_VARIABLE):
         return [Path(named)]
     folders = []
     with contextlib.suppress(RuntimeError):  # no home folder

@@ -108,6 +108,14 @@ class Conversation:
             self.messages = kept
             raise
 
+    def last_question(self) -> str:
+        """What was asked last. Raises SettingError where nothing was."""
+        return self.messages[_last_question(self.messages)]["content"]
+
+    def count_alone(self, text: str) -> int:
+        """How many tokens a message takes with nothing but the system's before it."""
+        return len(self.template.encode(self._with_system([{"role": "user", "content": text}])))
+
     def undo(self) -> str:
         """Take the last question and its answer back, and return the question. Raises SettingError where there is none."""
         index = _last_question(self.messages)

@@ -147,7 +147,7 @@ def test_a_loaded_talk_that_is_too_long_says_so_at_retry(chat, tmp_path: Path):
     path = tmp_path / "talk.json"
     long = "Once upon a time there was a dog. " * 12
     turns = [{"role": role, "content": text} for text in ("A dog", long) for role in ("user", "assistant")]
-    path.write_text(json.dumps({"messages": turns}))
+    path.write_text(json.dumps({"messages": turns[2:] + turns[:2]}))
     last = chat(f"/load {path}\n/retry\n", "--context", "64")[2].splitlines()[-1]
     assert last.startswith("llamita: the context is full: with the last message the talk has ")
     path.write_text(json.dumps({"messages": turns[2:]}))

@@ -39,6 +39,9 @@ def test_version_is_the_packages(llamita):
         ["run", "one.bin", "two.bin"],
         ["run", "-m", "chat", "--samples", "2"],
         ["inspect"],
+        ["walk", "run"],
+        ["--walk", "run"],
+        ["run", "one.bin", "two\x1b[31m.bin"],
     ],
     ids=" ".join,
 )
@@ -46,10 +49,11 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(arguments: list[str], capsy
     assert main(arguments) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    named = "" if arguments[0] == "walk" else f" {arguments[0]}"
+    named = "" if "walk" in arguments[0] else f" {arguments[0]}"
     assert output.err.startswith(f"llamita{named}: ")
     assert output.err.endswith(f"; llamita{named} --help tells more\n")
     assert output.err.count("\n") == 1
+    assert output.err[:-1].isprintable()
 
 
 @pytest.mark.parametrize("verb", ["run", "inspect"])

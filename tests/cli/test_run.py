@@ -176,9 +176,15 @@ def test_a_bias_keeps_a_token_out(folder: Path, capsys):
 
 
 def test_seeds_of_samples_go_on_behind_the_last(capsys):
-    assert main(["run", "-s", "-3", "-n", "8", "-i", "The", "--samples", "10"]) == 0
-    told = capsys.readouterr().out
-    assert [int(seed) for seed in re.findall(r"--- seed (-?\d+) ---", told)] == [-3, -2, -1, 1, *range(1, 7)]
+    for first, n, last in ((-3, 3, -1), (7, 10, 16)):
+        assert main(["run", "-s", str(first), "-n", "8", "-i", "The", "--samples", str(n)]) == 0
+        told = capsys.readouterr().out
+        assert [int(seed) for seed in re.findall(r"--- seed (-?\d+) ---", told)] == list(range(first, last + 1))
+
+
+def test_samples_of_a_seed_that_takes_the_time_are_refused(capsys):
+    assert main(["run", "-s", "-3", "--samples", "10"]) == 2
+    assert "found seeds -3 to 6, expected all below 0, or all of 1 to 2147483647" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("first", ["-2147483648", "-2", "2147483646", "3000000000"])
@@ -194,7 +200,7 @@ def test_a_seed_that_samples_name_tells_that_story_again(first: str, capsys):
 
 def test_samples_beyond_the_last_seed_that_can_be_typed_are_refused(capsys):
     assert main(["run", "-s", "2147483647", "--samples", "2"]) == 2
-    assert "--samples: found seeds up to 2147483648, expected at most 2147483647" in capsys.readouterr().err
+    assert "expected all below 0, or all of 1 to 2147483647" in capsys.readouterr().err
 
 
 def test_the_seed_of_a_state_leads_to_it_again():

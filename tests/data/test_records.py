@@ -112,10 +112,10 @@ def test_json_is_the_same_wherever_a_read_ends(tmp_path: Path, monkeypatch, chun
         ("a.json", b'[{"text": "a"}, ', "a.json: found a list that does not end"),
         ("a.json", b"[" * 100_000, "a.json: record 1, from line 1: found broken JSON"),
         ("a.csv", b"text\n\xff\n", "a.csv: byte 5: found no UTF-8"),
-        ("a.csv", b'text,n\na,1\n"b,2\nc,3\n', "a.csv: record 2, from line 3: found broken CSV (unexpected end of data)"),
+        ("a.csv", b'text,n\na,1\n"b,2\nc,3\n', "a.csv: record 2, from line 3: found broken CSV (a quote that nothing closes)"),
         ("a.csv", b'"text\na,1\n', "a.csv: record 1, from line 1: found broken CSV"),
         ("a.csv", b'text\n"a', "a.csv: record 1, from line 2: found broken CSV"),
-        ("a.csv", b'text,n\n"a\nb",1\n"b"c,2\n', "a.csv: record 2, from line 4: found broken CSV"),
+        ("a.csv", b'text,n\n"a\nb",1\nb,"c\n2\n', "a.csv: record 2, from line 4: found broken CSV"),
         ("a.parquet", b"PAR1 but no more", "a.parquet: found"),
     ],
 )
@@ -133,7 +133,12 @@ def test_a_csv_file_is_cut_where_its_header_is(tmp_path: Path, delimiter: str):
 
 
 def test_a_csv_file_may_have_one_column_or_nothing(tmp_path: Path):
-    for content, expected in (("text\nLily; Tom\n", ["Lily; Tom"]), ("text\n", []), ("", [])):
+    for content, expected in (
+        ("text\nLily; Tom\n", ["Lily; Tom"]),
+        ('text,n\n\n"bad"x,1\n"a ""b"""\nc,2,3', ["badx", 'a "b"', "c"]),
+        ("text\n", []),
+        ("", []),
+    ):
         (tmp_path / "a.csv").write_text(content)
         assert [text for _, text in read_texts(str(tmp_path / "a.csv"), "csv", "", lambda _: None)] == expected
 

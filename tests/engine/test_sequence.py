@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
@@ -163,16 +164,47 @@ def test_a_forked_process_goes_on_alone_with_the_same_tokens(engine):
             return sequence.run(20)
 
     expected = tell()
-    child = os.fork()
-    if child == 0:
+    assert exit_of_child(lambda: int(tell() != expected)) == 0
+    assert tell() == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_process_forked_in_the_middle_of_another_threads_pass_goes_on_and_ends(n_threads: int):
+    with Engine(make_model(CASES[0], "f32"), n_threads=n_threads, n_slots=2) as engine:
+        ended = threading.Event()
+
+        def tell(sequence) -> list[int]:
+            sequence.rewind(0)
+            sequence.append([1])
+            return sequence.run(100)
+
+        def tell_without_end(sequence) -> None:
+            while not ended.is_set():
+                tell(sequence)
+
+        with closing(engine.sequence(Sampling(seed=3))) as own, closing(engine.sequence(Sampling(temperature=0))) as other:
+            greedy = tell(other)
+            busy = threading.Thread(target=tell_without_end, args=[own])
+            busy.start()
+            for _ in range(10):
+                assert exit_of_child(lambda: int(tell(other) != greedy)) == 0
+            ended.set()
+            busy.join()
+
+
+def exit_of_child(work: Callable[[], int]) -> int:
+    """Fork, let the child work and close every engine as it ends, and return its exit status; a minute is enough."""
+    if (child := os.fork()) == 0:
         signal.alarm(60)
         status = 1
         with suppress(BaseException):
-            status = int(tell() != expected)
-            engine.close()
+            status = work()
+            for engine in [thing for thing in gc.get_objects() if isinstance(thing, Engine)]:
+                engine.close()
         os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert tell() == expected
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_more_cores_than_threads_are_possible_is_no_mistake(monkeypatch):

@@ -151,6 +151,7 @@ def test_a_quantized_copy_belongs_to_its_adapter(base, tmp_path, monkeypatch, ca
 
 def test_an_adapter_in_the_place_of_a_model_is_told_from_one(chatty):
     with pytest.raises(
-        ModelFileError, match=r"found an adapter, expected a model; name its base as the model, and .* --adapter"
+        ModelFileError,
+        match=r"found an adapter, expected a model; name its base as the model, with --adapter .*, or export both",
     ):
         read_model(chatty)

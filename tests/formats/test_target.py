@@ -135,14 +135,17 @@ def test_what_a_model_was_read_from_is_never_the_target(tmp_path, tiny_config, t
     folder, file = read_model("folder"), read_model("here/stories.bin")
     folders = [f"folder/{path.name}" for path in (tmp_path / "folder").iterdir() if path.name != "model.safetensors"]
     assert {"folder/config.json", "folder/tokenizer.bin", "folder/tokenizer_config.json"} <= {*folders}
-    files = ["here/stories.model", "here/tok400.bin", "here/tokenizer.json", "tokenizer.bin"]
-    for read, names in ((folder, folders), (file, files)):
+    files = ["here/stories.model", "here/tok400.bin", "here/tokenizer.json"]
+    (tmp_path / "bare").mkdir()
+    write_model(model, tmp_path / "bare" / "stories.bin", "llama2c-v0")
+    for read, names in ((folder, folders), (file, files), (read_model("bare/stories.bin"), ["tokenizer.bin"])):
         for name in names:
             said = f"target: found {Path(name).name}, which must stay, expected another name"
             with pytest.raises(ModelFileError, match=said):
                 check_target(name, "gguf", weight_paths(read), source_paths(read))
     check_target("here/tokyo.bin", "llama2c-v0", weight_paths(file), source_paths(file))
-    check_target("tokenizer.bin", "llama2c-v0", weight_paths(folder), source_paths(folder))
+    for other in (folder, file):
+        check_target("tokenizer.bin", "llama2c-v0", weight_paths(other), source_paths(other))
 
 
 def test_what_the_command_line_names_is_never_the_target(tmp_path):

@@ -111,7 +111,7 @@ def test_a_number_out_of_range_is_named(change, expected):
     [{"weight_decay": math.inf}, {"gradient_clip": math.nan}, {"n_steps": 10**20}, {"seed": 1 << 63}, {"seed": -1}],
 )
 def test_a_number_that_no_recipe_can_hold_is_refused(change):
-    with pytest.raises(SettingError, match=f"^{next(iter(change))}: found "):
+    with pytest.raises(SettingError, match=rf"^{next(iter(change))}: found .*, expected .* below (1e\+15|2\*\*63)$"):
         replace(TRAINING, **change).validate()
 
 

@@ -5,6 +5,7 @@ exit 1 (2 for the command line itself), Ctrl-C is exit 130, a reader that went a
 """
 
 import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TextIO
 import click
 
 from llamita import __version__
-from llamita.errors import LlamitaError
+from llamita.errors import LlamitaError, one_line
 
 # each is a module of this folder with a click command of the name `command`
 VERBS = (
@@ -95,9 +96,11 @@ def say_usage(mistake: click.ClickException, arguments: list[str]) -> int:
     if isinstance(mistake, click.exceptions.NoArgsIsHelpError):
         mistake.show()
     else:
-        verb = next((f" {argument}" for argument in arguments if argument in VERBS), "")
-        message = " ".join(mistake.format_message().split()).rstrip(".?")
-        click.echo(f"llamita{verb}: {message[0].lower()}{message[1:]}; llamita{verb} --help tells more", err=True)
+        context = getattr(mistake, "ctx", None)
+        verb = next((argument for argument in arguments if not argument.startswith("-")), "")
+        path = context.command_path if context else f"llamita {verb}" if verb in VERBS else "llamita"
+        message = one_line(re.sub(r"\s*\n\s*", " ", mistake.format_message())).rstrip(".?")
+        click.echo(f"{path}: {message[0].lower()}{message[1:]}; {path} --help tells more", err=True)
     return mistake.exit_code
 
 

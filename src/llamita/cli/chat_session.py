@@ -140,21 +140,25 @@ class Session:
         """Let the model answer; an empty line goes on with a story, if somebody typed it, and is nothing to a chat model."""
         if message.strip() or (self._conversation.is_story and is_terminal()):
             text = message.removeprefix(" ") if message[:2] == " /" else message
-            self._answer(lambda: self._conversation.ask(text), "this")
+            self._answer(lambda: self._conversation.ask(text), "this", text)
 
-    def _answer(self, begin: Callable[[], Talk], which: str) -> None:
+    def _answer(self, begin: Callable[[], Talk], which: str, text: str = "") -> None:
         """Show the answer to a message, this or the last; raises SettingError with what makes room where it does not fit."""
         try:
             talk = begin()
         except PromptTooLongError as error:
             conversation = self._conversation
-            room = f"{error.n_prompt_tokens:,} tokens, there is room for {error.context:,}"
-            n_before = len(conversation.messages) - (0 if which == "this" else 2)
-            if n_before <= 0 or conversation.at_limit == "drop":
+            room, n_alone = (
+                f"there is room for {error.context:,}",
+                conversation.count_alone(text or conversation.last_question()),
+            )
+            if n_alone > error.context or conversation.at_limit == "drop":
                 taken = "with the system message" if conversation.system else "by itself"
-                raise SettingError(f"{which} message is too long: {taken} it takes {room}; shorten it") from None
+                line = f"{which} message is too long: {taken} it takes {n_alone:,} tokens, {room}; shorten it"
+                raise SettingError(line) from None
             remedy = "/reset or /undo makes room, --at-limit drop forgets the oldest turns instead"
-            raise SettingError(f"the context is full: with {which} message the talk has {room}; {remedy}") from None
+            line = f"the context is full: with {which} message the talk has {error.n_prompt_tokens:,} tokens, {room}; {remedy}"
+            raise SettingError(line) from None
         self._show(talk)
 
     def _show(self, talk: Talk) -> None:

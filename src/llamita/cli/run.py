@@ -52,8 +52,9 @@ def command(model: str, prompt: str | None, tokens: int, mode: str, system: str 
     if mode == "chat" and flags["samples"] > 1:
         raise click.UsageError("--samples: found it beside -m chat, expected one or the other")
     flags["seed"] = as_c_int(flags["seed"])
-    if (last := flags["seed"] + flags["samples"] - 1) > LARGEST_SEED:
-        raise click.UsageError(f"--samples: found seeds up to {last}, expected at most {LARGEST_SEED}")
+    if (last := flags["seed"] + flags["samples"] - 1) > LARGEST_SEED or flags["seed"] < 0 <= last:
+        found = f"found seeds {flags['seed']} to {last}"
+        raise click.UsageError(f"--samples: {found}, expected all below 0, or all of 1 to {LARGEST_SEED}")
     from llamita.cli.story import tell, tell_many
     from llamita.cli.talk import talk
     from llamita.formats import read_model

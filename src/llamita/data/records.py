@@ -18,6 +18,7 @@ FIELDS = ("text", "story", "content", "document", "article", "body")  # columns 
 LONGEST_RECORD = 1 << 28  # bytes; a longer one is no record
 _N_LOOKED_AT = 100  # records that tell which column holds the text
 _CHUNK = 1 << 20
+_CSV_END = "\ufdd0"  # a last line that no file has: within an open quote it becomes a part of the record before it
 
 Record = tuple[int, object]
 OnBroken = Callable[[int, DataError], None]  # is told of the number and of what is wrong; may raise it
@@ -150,17 +151,26 @@ def _read_csv(name: str) -> Iterator[Record]:
     csv.field_size_limit(LONGEST_RECORD)  # a setting of the whole process; the default is shorter than a story may be
     with open_text(name, newline="") as stream:
         header = stream.readline()
-        number, line = 0, 1
+        number, line = 1, 1
         try:
-            # strict: else a quote that is not closed makes one text of all that follows
-            reader = csv.DictReader(chain([header], stream), delimiter=_delimiter_of(header), strict=True)
-            if reader.fieldnames:
-                line = reader.line_num + 1
-            for number, record in enumerate(reader, 1):
-                yield number, record
-                line = reader.line_num + 1
+            rows = csv.reader(chain([header], stream, [_CSV_END]), delimiter=_delimiter_of(header))
+            columns: list[str] = []
+            for row in rows:
+                if row == [_CSV_END]:
+                    return
+                if row and row[-1].endswith(_CSV_END):
+                    raise csv.Error("a quote that nothing closes")
+                if row and columns:
+                    # as csv.DictReader has it: what is missing is None, what has no column stands under None
+                    record: dict[str | None, Any] = dict.fromkeys(columns)
+                    record.update(zip(columns, row, strict=False))
+                    if len(row) > len(columns):
+                        record[None] = row[len(columns) :]
+                    yield number, record
+                    number += 1
+                columns, line = columns or row, rows.line_num + 1
         except csv.Error as error:
-            place = f"{name}: record {number + 1}, from line {line}"
+            place = f"{name}: record {number}, from line {line}"
             raise DataError(one_line(f"{place}: found broken CSV ({error}), expected a record")) from None
 
 

@@ -17,10 +17,8 @@ from llamita.errors import DataError, one_line
 
 BATCH_BYTES = 8 << 20  # of text in a batch: half a second of work, and what a restart may lose
 SHARE = 0.01  # of the text that validates
-LEAST_BYTES, LARGEST_SHARE = (
-    256 << 10,
-    0.1,
-)  # of a small text so many bytes, for a loss that is not all noise, if they are no more
+LEAST_BYTES = 256 << 10  # of a small text, for a loss that is not all noise
+LARGEST_SHARE = 0.1  # but never more of it than this
 MOST_BYTES = 4 << 20  # of a large one: more would only take time
 _DIGESTED_BYTES = 1 << 20
 

@@ -2,15 +2,18 @@
 
 Ids in, ids or logits out. It gets a Model, never a path, and knows no text. Threads that call it wait for one another; a
 sequence belongs to one of them, and so does what a pass leaves behind (logits_buffer, score, logprobs, hidden_states).
+A forked process goes on with one thread; places that other threads held at that moment stay taken in it.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 import weakref
 from collections.abc import Iterable
+from functools import cache
 from types import TracebackType
 
 import numpy as np
@@ -91,6 +94,8 @@ class Engine:
         # an engine that nobody closes: its threads must end before its memory goes
         self._finalizer = weakref.finalize(self, Team.close, self._team)
         self._team.keep_alive += [model, self._state, self._buffers]
+        _watch_forks()
+        _ENGINES.add(self)
         try:
             self.weights = Weights(model, self._pack)
             self._team.keep_alive.append(self.weights)
@@ -350,6 +355,12 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _go_on_alone(self) -> None:
+        """In a process that was forked, perhaps in the middle of a pass: its caller is the only thread there is."""
+        self._lock = threading.RLock()
+        self._buffers["meeting"][:] = 0
+        self._team.go_on_alone()
+
     def _check_ready(self, sequences: list[Sequence]) -> None:
         for s in sequences:
             if s.is_full:
@@ -400,6 +411,20 @@ class Engine:
             n_logits += n
         assert n_logits <= self.max_logits
         return n_logits
+
+
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@cache
+def _watch_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_go_on_alone)
+
+
+def _go_on_alone() -> None:
+    for engine in list(_ENGINES):
+        engine._go_on_alone()
 
 
 def _checked(name: str, value: int | None, default: int, most: int) -> int:

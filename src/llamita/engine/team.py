@@ -1,6 +1,5 @@
 """A fixed team of threads for one engine: the caller and n_threads - 1 others, which sleep in Python when idle."""
 
-import os
 import queue
 import threading
 import time
@@ -43,7 +42,7 @@ class Team:
         self._address, self._owns_heads = address_of(state), int(state["owns_heads"][0])
         self._alone_until, self._together_since, self._pause = 0.0, 0.0, FIRST_PAUSE_SECONDS
         self._last_long_wait = 0.0
-        self._is_closed, self._process = False, os.getpid()
+        self._is_closed = False
         self.keep_alive: list[object] = []  # memory that the threads may touch
         self._inboxes = [queue.SimpleQueue() for _ in range(n_threads - 1)]
         self._threads = [
@@ -61,8 +60,6 @@ class Team:
         """Do the job that the state describes; returns when it is done. Raises SettingError when the threads have ended."""
         if self._is_closed:
             raise SettingError("the model: found it closed, expected it open; load it again")
-        if self._process != os.getpid():
-            self._go_on_alone()
         if self._alone_until:
             if time.perf_counter() < self._alone_until:
                 self._work(self._address, 0)
@@ -91,9 +88,9 @@ class Team:
         self._alone_until = now + self._pause
         self._state["n_threads"], self._state["owns_heads"] = 1, 1
 
-    def _go_on_alone(self) -> None:
-        """In a process that was forked, where the caller is the only thread there is."""
-        self._process, self.n_threads, self._owns_heads, self._inboxes, self._threads = os.getpid(), 1, 1, [], []
+    def go_on_alone(self) -> None:
+        """Work without the other threads, which a forked process has not."""
+        self.n_threads, self._owns_heads, self._inboxes, self._threads = 1, 1, [], []
         self._state["n_threads"], self._state["owns_heads"] = 1, 1
 
     def _come_together(self) -> None:

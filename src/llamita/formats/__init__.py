@@ -129,7 +129,7 @@ def _find_model(path: Path) -> tuple[str, Path]:
 def _refuse_adapter(folder: Path) -> None:
     """Raise ModelFileError where a folder, in which no model was found, holds an adapter."""
     if (folder / ADAPTER_CONFIG_NAME).exists():
-        remedy = f"name its base as the model, and the folder with --adapter {folder}"
+        remedy = f"name its base as the model, with --adapter {folder}, or export both as one model with it"
         raise ModelFileError(folder, "folder", "an adapter", "a model", remedy)
 
 

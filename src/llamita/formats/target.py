@@ -15,7 +15,7 @@ from llamita.errors import ModelFileError, SettingError, one_line
 from llamita.files import atomic_file, read_file
 from llamita.formats import weight_paths
 from llamita.formats.adapter import adapter_paths
-from llamita.formats.tokenizer_files import LIMIT_BYTES, USUAL_NAME, tokenizer_paths
+from llamita.formats.tokenizer_files import LIMIT_BYTES, USUAL_NAME, find_tokenizer, tokenizer_paths
 from llamita.model import Model
 from llamita.tokenizer import Tokenizer
 
@@ -45,7 +45,8 @@ def format_of(path: str | PathLike[str], dtype: str | None = None) -> str:
 def source_paths(model: Model, adapter: str | PathLike[str] | None = None) -> list[Path]:
     """The files besides its weights that a model, and an adapter of it, were read from: config, tokenizer and the like.
 
-    Files of a model's folder that go with it count, read or not, and so does ./tokenizer.bin for a model of llama2.c's.
+    Files of a model's folder that go with it count, read or not, and so does ./tokenizer.bin for a model of llama2.c's that has
+    no other.
     """
     folder = Path(model.name)
     found = [path for weights in weight_paths(model)[:1] for path in tokenizer_paths(weights)]
@@ -53,11 +54,19 @@ def source_paths(model: Model, adapter: str | PathLike[str] | None = None) -> li
         found += [path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in _MODEL_FILES)]
     if model.source_format == "Meta":
         found += tokenizer_paths(folder)  # where Llama 2's downloads have it
-    if model.source_format.startswith("llama2.c"):
+    if model.source_format.startswith("llama2.c") and not _has_tokenizer_beside(model):
         found.append(Path(USUAL_NAME))
     if adapter is not None:
         found += [path for own in adapter_paths(adapter) for path in (own, *tokenizer_paths(own))]
     return found
+
+
+def _has_tokenizer_beside(model: Model) -> bool:
+    """Whether a tokenizer of the model's size lies beside its weights, so that none was looked for elsewhere."""
+    try:
+        return any(find_tokenizer(path, model.config.vocab_size) for path in weight_paths(model)[:1])
+    except ModelFileError:  # several fit: one was named
+        return True
 
 
 def check_target(

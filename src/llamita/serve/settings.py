@@ -64,7 +64,7 @@ def origin_of(url: str) -> str:
         scheme, host, port = parts.scheme, parts.hostname, parts.port
     except ValueError:
         scheme, host, port = "", None, None
-    if not host or not host.isascii() or not scheme:
+    if not host or not (_HOST_NAME.fullmatch(host) or is_address(host)) or not scheme:
         return "an origin such as https://me.example"
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host}" + ("" if port in (None, _DEFAULT_PORTS.get(scheme)) else f":{port}")

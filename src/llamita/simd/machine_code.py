@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import hashlib
 import importlib.metadata
+import os
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ from llamita.simd.isa import compile_target, detect_isa
 # what the machine code may call: anything else would make LLVM end the process at load time
 ALLOWED_SYMBOLS = {"usleep", "Sleep", "memcpy", "memset", "memmove", "sqrtf", "rintf", "fmaf", "fmaxf"}
 NAME_BYTES, DIGEST_BYTES = 512, 32  # of a cache file, before the code
-MOST_KEPT = 8  # of one kernel: for two versions of the program, each on a few instruction sets
+MOST_KEPT = 12  # of one kernel: for two versions of the program, each on all instruction sets of a machine
 
 
 def cache_key(sources: Iterable[Path]) -> str:
@@ -173,6 +174,9 @@ def load_kernel(what: str, sources: Iterable[Path], find_kernel: Callable[[], An
     folder = cache_folder()
     path = folder / f"{what}-{cache_key(sources)}.o" if folder else None
     found = read_object(path) if path else None
+    if path and found:
+        with contextlib.suppress(OSError):
+            os.utime(path)  # the newest are kept
     if found is None:
         announce(f"llamita: compiling the {what} for this processor ({detect_isa()}); this happens once ...")
         started = time.perf_counter()
@@ -180,6 +184,6 @@ def load_kernel(what: str, sources: Iterable[Path], find_kernel: Callable[[], An
         if path:
             write_object(path, *found)
             forget_old_objects(path.parent, what)
-        where = "" if path else f"; {why_no_folder()}"
+        where = "" if path else f", but it cannot be kept: {why_no_folder()}"
         announce(f"llamita: compiled in {time.perf_counter() - started:.1f} s{where}")
     return load_object(*found, n_arguments)

@@ -72,9 +72,9 @@ class TrainConfig:
             if getattr(self, name) not in choices:
                 raise SettingError(f"{name}: found {getattr(self, name)!r}, expected {' or '.join(choices)}")
         for name in ("n_steps", "batch", "accumulation", "eval_every", "eval_tokens", "save_every"):
-            _check(name, getattr(self, name), 1 <= getattr(self, name) < MOST, "1 or more")
+            _check(name, getattr(self, name), 1 <= getattr(self, name) < MOST, f"1 or more, below {MOST:g}")
         for name in ("warmup_steps", "weight_decay", "gradient_clip", "sample_every"):
-            _check(name, getattr(self, name), 0 <= getattr(self, name) < MOST, "0 or more")
+            _check(name, getattr(self, name), 0 <= getattr(self, name) < MOST, f"0 or more, below {MOST:g}")
         _check("seed", self.seed, 0 <= self.seed < 1 << 63, "0 or more, below 2**63")
         for name in ("cooldown_share", "final_share"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")

@@ -59,8 +59,9 @@ def choose_training(
     known = {field.name for field in fields(TrainConfig)} | {field.name for field in fields(ModelConfig)}
     if unknown := sorted(set(ledger.overrides) - known):
         raise SettingError(f"plan: found unknown field {unknown[0]}, expected one of {', '.join(sorted(known))}")
+    share = _share_of_steps(config, n_tokens, ledger)
     if published is None:
-        draft = _our_draft(config, epochs, ledger)
+        draft = _our_draft(config, epochs * share, ledger)
         wanted_tokens = update_tokens_for(n_tokens)
         sequences = 2 ** max(0, round(math.log2(wanted_tokens / config.context)))  # splits evenly into batches
         how = "about 100 thousand x (tokens / billion) ** 0.383, 1/1000 of all at most"
@@ -69,12 +70,22 @@ def choose_training(
         for name in ("learning_rate", "schedule", "dropout"):
             ledger.choose(name, getattr(published, name), how)
     draft = with_given(draft, ledger)
-    draft = with_numbers(draft, config, n_tokens, machine, ledger)
+    draft = with_numbers(draft, config, round(n_tokens * share), machine, ledger)
     held_bytes = sum(state_bytes(config, draft).values())
     draft = with_batch(draft, config, sequences, how, machine, ledger, held_bytes)
     draft = _with_steps(draft, config, n_tokens, published, ledger)
     draft = _with_pauses(draft, config, machine, ledger)
     return with_given(draft, ledger).validate()
+
+
+def _share_of_steps(config: ModelConfig, n_tokens: int, ledger: Ledger) -> float:
+    """What share of the planned tokens the user's number of updates reads; 1 where none is given."""
+    given = ledger.overrides
+    if "n_steps" not in given:
+        return 1.0
+    is_known = "batch" in given and "accumulation" in given
+    update = given["batch"] * given["accumulation"] * config.context if is_known else update_tokens_for(n_tokens)
+    return given["n_steps"] * update / max(n_tokens, 1)
 
 
 def with_given(draft: TrainConfig, ledger: Ledger) -> TrainConfig:
@@ -88,7 +99,8 @@ def _our_draft(config: ModelConfig, epochs: float, ledger: Ledger) -> TrainConfi
     ours = learning_rate_for(config.n_parameters, optimizer)
     rate = ledger.choose("learning_rate", ours, "by the number of parameters")
     schedule = ledger.choose("schedule", TrainConfig.schedule, "stays up, and falls in a line at the end")
-    dropout = ledger.choose("dropout", dropout_for(config.n_parameters, epochs), "none up to 4 epochs")
+    ours = dropout_for(config.n_parameters, epochs)
+    dropout = ledger.choose("dropout", ours, "the text is read more than 4 times" if ours else "none up to 4 epochs")
     return TrainConfig(1, 1, 1, learning_rate=rate, warmup_steps=1, schedule=schedule, dropout=dropout)
 
 

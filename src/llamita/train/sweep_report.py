@@ -18,6 +18,7 @@ from llamita.train.sweep import BEST_FILE, Sweep
 from llamita.train.sweep_results import TrialResult
 
 STYLES = ("first", "second", "third", "fourth")  # of lines side by side, in report.css
+DIVERGED_SHARE = 1.5  # of the best's first loss: whoever stayed above has learned nothing and is left out of the picture
 MOST_LINES = len(STYLES)
 WIDE_FACTOR = 4  # values that differ by so much are drawn by factors
 
@@ -105,8 +106,13 @@ def _ranges(found: list[TrialResult]) -> tuple[Range, Range] | None:
 
 
 def _top(found: list[TrialResult]) -> float:
-    """Where the axis of the loss ends: at the first measurement of the best."""
-    return next((result.curves[0][0][1] for result in found if result.curves), math.nan)
+    """Where the axis of the loss ends: at the best's first measurement, or at the lowest of whoever came near that at all."""
+    curves = [result.curves[0] for result in found if result.curves and result.curves[0]]
+    if not curves:
+        return math.nan
+    first = curves[0][0][1]
+    lowest = (min(loss for _, loss in curve) for curve in curves)
+    return max([first, *(loss for loss in lowest if loss < DIVERGED_SHARE * first)])
 
 
 def _curves(found: list[TrialResult]) -> str:
