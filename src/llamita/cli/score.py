@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llamita.model import Model
 
 STANDARD_INPUT = "-"
+STANDARD_INPUT_FILE = "standard input"  # what it is kept in, as every model reads it from the beginning
 WINDOWS = ("documents", "stream", "strided")  # those of judge/windows.py
 
 
@@ -112,7 +113,8 @@ def score_all(models: list["Model"], sources: list["Source"], flags: dict[str, A
     def note(source: "Source", line: str) -> None:
         if source.name not in told:  # once, not for each model
             told.add(source.name)
-            shown.say(f"{source.name}: {line}")
+            name = STANDARD_INPUT_FILE if source.name.endswith(f"/{STANDARD_INPUT_FILE}") else source.name
+            shown.say(f"{name}: {line}")
 
     n_bytes = sum(source.n_text_bytes for source in sources)
     done, total = 0, len(models) * min(n_bytes, flags["limit"] or n_bytes)
@@ -139,7 +141,7 @@ def named_files(text: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield text
         return
     with TemporaryDirectory(prefix="llamita-score-") as folder:
-        path = Path(folder) / "standard input"
+        path = Path(folder) / STANDARD_INPUT_FILE
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield tuple(str(path) if name == STANDARD_INPUT else name for name in text)

@@ -7,13 +7,13 @@ exceptions for that. Writes no file. Needs lm_eval, which comes with the extra `
 import difflib
 import json
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
+from lm_eval import evaluator, simple_evaluate  # pyright: ignore[reportMissingImports]
 from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 from lm_eval.utils import handle_non_serializable, make_table  # pyright: ignore[reportMissingImports]
 
@@ -56,6 +56,16 @@ class Evaluation:
         return self
 
 
+@contextmanager
+def _no_git() -> Iterator[None]:
+    """Let the harness not ask git for the commit of the working directory, which is none of its own; git complains there."""
+    ask, evaluator.get_git_commit_hash = evaluator.get_git_commit_hash, lambda: None
+    try:
+        yield
+    finally:
+        evaluator.get_git_commit_hash = ask
+
+
 def evaluate(model: HarnessModel, settings: Evaluation) -> dict[str, Any]:
     """The harness's results, as its own command makes them. Raises SettingError for tasks that cannot be loaded or run.
 
@@ -66,7 +76,7 @@ def evaluate(model: HarnessModel, settings: Evaluation) -> dict[str, Any]:
     model.sampling_seed = (seed << 32) + 1  # pyright: ignore[reportAttributeAccessIssue]
     run_tasks = cast(Callable[..., dict[str, Any] | None], simple_evaluate)  # its decorators hide its parameters
     try:
-        with redirect_stdout(sys.stderr):  # it prints what it is about, and so do tasks
+        with redirect_stdout(sys.stderr), _no_git():  # it prints what it is about, and so do tasks
             results = run_tasks(
                 model,
                 tasks=names,

@@ -4,6 +4,7 @@ Reads what the run has left in its folder and nothing from anywhere else. Everyt
 may hold any text.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
@@ -207,9 +208,17 @@ def table_of(title: str, rows: Mapping[str, Any]) -> str:
     """Names and values of any JSON type under a heading; "" without any."""
     if not rows:
         return ""
-    named = [(visible(str(name).replace("_", " ")), _cell(value)) for name, value in rows.items()]
+    named = [
+        (visible(str(name).replace("_", " ")), _command(value) if name == "command" else _cell(value))
+        for name, value in rows.items()
+    ]
     cells = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in named)
     return f"<h2>{title}</h2><table>{cells}</table>"
+
+
+def _command(words: Any) -> str:
+    """A command line as a shell reads it."""
+    return visible(shlex.join(["llamita", *map(str, words)]) if isinstance(words, list) else str(words))
 
 
 def _cell(value: Any) -> str:
