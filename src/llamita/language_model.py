@@ -197,9 +197,7 @@ class LanguageModel:
         ids, n_tokens = self._checked_ids(ids), _whole_number("n_tokens", n_tokens, least=0)
         if not ids:
             raise SettingError("prompt: found no token, expected one at least")
-        sampling.validate()
-        if unknown := [i for i in sampling.logit_bias if not 0 <= i < self.config.vocab_size]:
-            raise SettingError(f"logit_bias: found id {unknown[0]}, expected 0 to {self.config.vocab_size - 1}")
+        sampling.validate().check_ids(self.config.vocab_size)
         if stop_ids is None:
             stop_ids = {self.tokenizer.bos_id, self.tokenizer.eos_id, *self.stop_ids}
         # the last token takes no place in the cache

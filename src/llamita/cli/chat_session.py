@@ -148,17 +148,14 @@ class Session:
             talk = begin()
         except PromptTooLongError as error:
             conversation = self._conversation
-            room, n_alone = (
-                f"there is room for {error.context:,}",
-                conversation.count_alone(text or conversation.last_question()),
-            )
+            n_alone = conversation.count_alone(text or conversation.last_question())
             if n_alone > error.context or conversation.at_limit == "drop":
                 taken = "with the system message" if conversation.system else "by itself"
-                line = f"{which} message is too long: {taken} it takes {n_alone:,} tokens, {room}; shorten it"
-                raise SettingError(line) from None
-            remedy = "/reset or /undo makes room, --at-limit drop forgets the oldest turns instead"
-            line = f"the context is full: with {which} message the talk has {error.n_prompt_tokens:,} tokens, {room}; {remedy}"
-            raise SettingError(line) from None
+                found, remedy = f"{which} message is too long: {taken} it takes {n_alone:,}", "shorten it"
+            else:
+                found = f"the context is full: with {which} message the talk has {error.n_prompt_tokens:,}"
+                remedy = "/reset or /undo makes room, --at-limit drop forgets the oldest turns instead"
+            raise SettingError(f"{found} tokens, there is room for {error.context:,}; {remedy}") from None
         self._show(talk)
 
     def _show(self, talk: Talk) -> None:

@@ -5,6 +5,7 @@ chat_files.py, writes through example_files.py; examples.py opens the result.
 """
 
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from llamita.data.chat_files import Read, find_chat_files, read_chat_files
-from llamita.data.chat_manifest import ChatManifest, read_chat_manifest, write_chat_manifest
+from llamita.data.chat_manifest import FORMAT, ChatManifest, read_chat_manifest, write_chat_manifest
 from llamita.data.chat_options import ChatOptions
 from llamita.data.chat_records import SYSTEM_ROLES, BadChatError, Chat, TooLongError
 from llamita.data.encode import token_dtype
@@ -24,7 +25,8 @@ from llamita.data.examples import open_chats
 from llamita.data.manifest import MANIFEST_NAME
 from llamita.data.progress import Progress
 from llamita.data.sources import Source
-from llamita.data.tokenizer_copy import NAMES
+from llamita.data.split import SIDES
+from llamita.data.tokenizer_copy import EXTRA_NAMES, NAMES
 from llamita.errors import ChatTemplateError, DataError, TokenizerError, one_line
 from llamita.files import atomic_file
 from llamita.formats.tokenizer_files import huggingface_files
@@ -34,6 +36,9 @@ from llamita.tokenizer.chat_template import ChatTemplate
 from llamita.tokenizer.published_templates import jinja_of
 
 _PARTS_NAME = ".parts"
+# what prepare_chats leaves: what tells that a folder is one of ours, and all of it
+_TELLING = re.compile(rf"{re.escape(MANIFEST_NAME)}|({'|'.join(SIDES)})\.\w+\.bin|{re.escape(_PARTS_NAME)}")
+_OWN = re.compile("|".join([_TELLING.pattern, *map(re.escape, (*NAMES, *EXTRA_NAMES)), r"\.[\w.]+\.[0-9a-f]{8}\.part"]))
 _SHOWN_BAD = _SHOWN_FILES = 10  # bad records, and files with their shapes, that are told one by one
 
 
@@ -283,6 +288,25 @@ def _recipe(
         "sources": [asdict(source) for source in sources],
         "validation": [asdict(source) for source in held],
     }
+
+
+def empty_of_chats(folder: Path) -> None:
+    """Remove what `prepare_chats` has left in a folder; raise DataError, and remove nothing, where anything else lies there.
+
+    Only tokens or their manifest tell that the folder is ours: somebody may keep a tokenizer, or all text, under that name.
+    """
+    found = list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+    others = [path.name for path in found if not _OWN.fullmatch(path.name)]
+    if (folder / MANIFEST_NAME).exists() and FORMAT.encode() not in (folder / MANIFEST_NAME).read_bytes():
+        others.append(MANIFEST_NAME)
+    if others or (found and not any(_TELLING.fullmatch(path.name) for path in found)):
+        name = others[0] if others else found[0].name
+        raise DataError(one_line(f"{folder}: found {name}, expected nothing of yours there: the chats' tokens come there"))
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def digest_of_tokenizer(tokenizer: Tokenizer, template: ChatTemplate, context: int) -> str:

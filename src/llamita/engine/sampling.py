@@ -46,6 +46,11 @@ class Sampling:
         """Whether the most likely token is taken, without a random number."""
         return self.temperature < COLDEST
 
+    def check_ids(self, vocab_size: int) -> None:
+        """Raise SettingError for a bias of an id that the vocabulary has not."""
+        if unknown := [i for i in self.logit_bias if not 0 <= i < vocab_size]:
+            raise SettingError(f"logit_bias: found id {unknown[0]}, expected 0 to {vocab_size - 1}")
+
     def validate(self) -> "Sampling":
         """Return the settings; raise SettingError at one outside its range."""
         ranges = {

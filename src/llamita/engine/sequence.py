@@ -39,9 +39,7 @@ class Sequence:
         self._apply(sampling)
 
     def _apply(self, sampling: Sampling) -> None:
-        vocab_size = self._engine.config.vocab_size
-        if unknown := [i for i in sampling.logit_bias if not 0 <= i < vocab_size]:
-            raise SettingError(f"logit_bias: found id {unknown[0]}, expected 0 to {vocab_size - 1}")
+        sampling.check_ids(self._engine.config.vocab_size)
         self._bias_ids = np.array(list(sampling.logit_bias), np.int64)
         self._bias_values = np.array(list(sampling.logit_bias.values()), np.float32)
         record = self._sampler

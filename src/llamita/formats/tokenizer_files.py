@@ -92,8 +92,7 @@ def find_tokenizer(model_path: str | PathLike[str], vocab_size: int, may_be_padd
     path = Path(model_path)
     short: list[Tokenizer] = []
     for name in NAMES_BESIDE:
-        paths = sorted(path.parent.glob(name)) if "*" in name else [path.with_name(name.format(stem=path.stem))]
-        found = [(beside.name, _tokenizer_at(beside, is_guess="*" in name)) for beside in paths if beside.is_file()]
+        found = [(beside.name, _tokenizer_at(beside, is_guess="*" in name)) for beside in _beside(path, name)]
         fitting = [(name, tokenizer) for name, tokenizer in found if tokenizer and tokenizer.vocab_size == vocab_size]
         if len(fitting) > 1:
             names = " and ".join(name for name, _ in fitting)
@@ -114,13 +113,16 @@ def find_usual_tokenizer(vocab_size: int) -> Tokenizer | None:
 def tokenizer_paths(model_path: str | PathLike[str]) -> list[Path]:
     """The files beside a model that find_tokenizer may read, and those that say more of them; no guess that is none."""
     path = Path(model_path)
-    paths = [path.with_name(name) for name in HUGGINGFACE_NAMES]
+    paths = [beside for name in HUGGINGFACE_NAMES for beside in _beside(path, name)]
     for name in NAMES_BESIDE:
-        if "*" in name:
-            paths += [beside for beside in path.parent.glob(name) if beside.is_file() and _tokenizer_at(beside, is_guess=True)]
-        else:
-            paths.append(path.with_name(name.format(stem=path.stem)))
-    return list(dict.fromkeys(beside for beside in paths if beside.is_file()))
+        paths += [beside for beside in _beside(path, name) if "*" not in name or _tokenizer_at(beside, is_guess=True)]
+    return list(dict.fromkeys(paths))
+
+
+def _beside(path: Path, name: str) -> list[Path]:
+    """The files that a name, such as those of NAMES_BESIDE, stands for beside a model."""
+    named = sorted(path.parent.glob(name)) if "*" in name else [path.with_name(name.format(stem=path.stem))]
+    return [beside for beside in named if beside.is_file()]
 
 
 def huggingface_files(tokenizer: Tokenizer, context: int, chat_template: str = "") -> dict[str, bytes]:

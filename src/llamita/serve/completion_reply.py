@@ -81,8 +81,6 @@ def _chunk(index: int, text: str, logprobs: dict[str, Any] | None, finish_reason
 
 def echo_of(prompt: str | TokenIds, model: ServedModel) -> Echo:
     """A text as it came; of ids the text with special tokens written out, but for a BOS before all."""
-    bos_id = model.tokenizer.bos_id
     if isinstance(prompt, str):
-        bos_text = model.special_text(bos_id)
-        return Echo(prompt, not (bos_text and prompt.startswith(bos_text)))
-    return Echo(model.decode_marked(prompt[1:] if prompt[0] == bos_id else prompt))
+        return Echo(prompt, not model.begins_with_bos(prompt))
+    return Echo(model.decode_marked(prompt[1:] if prompt[0] == model.tokenizer.bos_id else prompt))

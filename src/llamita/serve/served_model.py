@@ -1,7 +1,8 @@
 """ServedModel: an open model as the routes see it: its name, its tokenizer, its limits, and the scheduler that runs it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -62,13 +63,14 @@ class ServedModel:
 
         bos: whether BOS stands before it where the model was trained so; a text that begins with it gets no second one.
         """
-        bos_text = self.special_text(self.tokenizer.bos_id)
-        bos = bos and self.tokenizer.adds_bos and not (bos_text and text.startswith(bos_text))
-        try:
+        with _refused_by(param):
             ids = self.tokenizer.encode_marked(text)
-        except TokenizerError as error:
-            raise bad_request(f"{param}: {error}.", param) from None
-        return [self.tokenizer.bos_id, *ids] if bos else ids
+        return [self.tokenizer.bos_id, *ids] if bos and self.tokenizer.adds_bos and not self.begins_with_bos(text) else ids
+
+    def begins_with_bos(self, text: str) -> bool:
+        """Whether BOS is written out where a text begins."""
+        bos_text = self.special_text(self.tokenizer.bos_id)
+        return bool(bos_text) and text.startswith(bos_text)
 
     def decode_marked(self, ids: Sequence[int]) -> str:
         """The text of ids with special tokens written out."""
@@ -79,19 +81,16 @@ class ServedModel:
 
         is_marked: whether special tokens may be written out in a text.
         """
-        if isinstance(prompt, str):
-            ids = self.encode_marked(prompt, param) if is_marked else self._encode(prompt, param)
-        else:
+        if not isinstance(prompt, str):
             ids = self.checked_ids(prompt, param)
+        elif is_marked:
+            ids = self.encode_marked(prompt, param)
+        else:
+            with _refused_by(param):
+                ids = self.tokenizer.encode(prompt, bos=self.tokenizer.adds_bos)
         if not ids:
             raise bad_request(f"{param}: found no tokens, expected at least one: this model begins no text by itself.", param)
         return ids
-
-    def _encode(self, text: str, param: str) -> list[int]:
-        try:
-            return self.tokenizer.encode(text, bos=self.tokenizer.adds_bos)
-        except TokenizerError as error:
-            raise bad_request(f"{param}: {error}.", param) from None
 
     def chat_ids(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), add_generation_prompt: bool = True,
@@ -134,3 +133,12 @@ def open_served(model: Model, settings: Settings, scheduler: Scheduler) -> Serve
     template_source = source if template.name == "jinja" else ""
     created = int(time.time())
     return ServedModel(settings.name, created, model.config.width, tokenizer, scheduler, template, template_source, stop_ids)
+
+
+@contextmanager
+def _refused_by(param: str) -> Iterator[None]:
+    """Answer 400 where the tokenizer refuses a text."""
+    try:
+        yield
+    except TokenizerError as error:
+        raise bad_request(f"{param}: {error}.", param) from None

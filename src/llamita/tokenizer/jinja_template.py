@@ -16,7 +16,7 @@ from llamita.errors import ChatTemplateError, one_line
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.answers import Example, Run, answers_of, encode_runs
 from llamita.tokenizer.marks import END_TEXTS, encode_marked
-from llamita.tokenizer.messages import ROLES, Message, plain_messages
+from llamita.tokenizer.messages import ROLES, Message, plain_messages, refuse_calls
 
 MAX_CHARACTERS = 1 << 16  # of a template; the longest in use have some 20,000
 _BREAK = "\ufdd0"  # one of the code points that Unicode keeps for the inside of programs
@@ -111,8 +111,7 @@ class JinjaTemplate:
         given = [self._renamed(message) for message in plain_messages(messages)]
         for index, message in enumerate(given):
             if message.get("tool_calls") and "tool_calls" not in self.source:
-                found = f"message {index}: found calls of tools, expected a text"
-                raise ChatTemplateError(f"{found}; the model's chat template has no way to write them")
+                refuse_calls(index, "the model's chat template")
         outside: dict[str, Any] = {"tools": None, "documents": None, **variables, "messages": given}
         counter = _Counter()
         try:

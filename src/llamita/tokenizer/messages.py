@@ -1,7 +1,7 @@
 """Messages of a talk, as OpenAI's API has them: {"role": "user", "content": "Hello"}. Knows neither templates nor tokens."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from llamita.errors import ChatTemplateError
 
@@ -13,6 +13,11 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 def plain_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """The messages without what is None, and with the texts of parts as one; raise ChatTemplateError for what is no message."""
     return [_plain(message, index) for index, message in enumerate(messages)]
+
+
+def refuse_calls(index: int, whose: str) -> NoReturn:
+    """Raise ChatTemplateError for calls of tools in the message of an index. whose: the template that cannot write them."""
+    raise ChatTemplateError(f"message {index}: found calls of tools, expected a text; {whose} has no way to write them")
 
 
 def _plain(message: Message, index: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from llamita.errors import ChatTemplateError
 from llamita.tokenizer import Tokenizer
 from llamita.tokenizer.answers import Example, Run, answers_of, encode_runs
-from llamita.tokenizer.messages import ROLES, Message, plain_messages
+from llamita.tokenizer.messages import ROLES, Message, plain_messages, refuse_calls
 
 _TEMPLATE = -1  # who says what no message says
 
@@ -198,9 +198,7 @@ class NamedTemplate:
         if message["role"] not in ROLES:
             raise ChatTemplateError(f"message {index}: found the role {message['role']!r}, expected one of {', '.join(ROLES)}")
         if message.get("tool_calls"):
-            raise ChatTemplateError(
-                f"message {index}: found calls of tools, expected a text; {self.name} has no way to write them"
-            )
+            refuse_calls(index, self.name)
         forged = [mark for mark in self._plain_marks if mark in message["content"]]
         if forged and message["role"] != "assistant":
             raise ChatTemplateError(f"message {index}: found {forged[0]}, a mark of {self.name}, expected none in a message")

@@ -22,9 +22,8 @@ import torch
 from llamita.data.chat_files import find_chat_files, kind_of
 from llamita.data.chat_manifest import read_chat_manifest
 from llamita.data.chat_options import ChatOptions
-from llamita.data.chats import digest_of_tokenizer, prepare_chats
+from llamita.data.chats import digest_of_tokenizer, empty_of_chats, prepare_chats
 from llamita.data.examples import ChatData, open_chats
-from llamita.data.out_folder import empty_of_chats
 from llamita.data.split import SIDES
 from llamita.errors import SettingError
 from llamita.formats import read_model

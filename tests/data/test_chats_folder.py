@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llamita.data.out_folder import empty_of_chats
+from llamita.data.chats import empty_of_chats
 from llamita.errors import DataError
 
 OURS = ("manifest.json", "train.tokens.bin", "validation.ends.bin", "tokenizer.json", "tokenizer_config.json")
